@@ -1,0 +1,89 @@
+"""What a stage says while it runs: a moving bar in a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+QUIET_SECONDS = 20.0
+
+
+def say(text: str) -> None:
+    """One line on standard output."""
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """A sentence on standard error, in red where there is a terminal."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="bold red", markup=False)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error; whoever warns also counts it in its artifact, so that the report shows it."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", style="yellow", markup=False)
+
+
+class Progress:
+    """How far a known number of steps has come, with rate and remaining time.
+
+    In a terminal a bar that vanishes at the end; elsewhere nothing for the first seconds and then a line at
+    most every `QUIET_SECONDS`, so that logs stay readable.
+    """
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
+        self._bar = None
+
+    def __enter__(self) -> Progress:
+        self._start = self._said = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, rate="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done; `note` (a loss, say) is shown behind the rate."""
+        self.done += count
+        now = time.monotonic()
+        rate = self.done / max(now - self._start, 1e-9)
+        speed = f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/{self.unit.rstrip('s')}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=f"{speed} {note}".rstrip())
+        elif now - self._said >= QUIET_SECONDS:
+            self._said = now
+            left = (self.total - self.done) / max(rate, 1e-9)
+            print(f"{self.what}: {self.done}/{self.total}, {speed}, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """The same items, with their progress shown."""
+    with Progress(what, total, unit) as progress:
+        for item in items:
+            yield item
+            progress.step()
