@@ -40,9 +40,7 @@ class Plan(Section):
     methods: Annotated[
         list[Name], Field(description="pre-training methods; each has a recipe in `pretrain.recipes`")
     ]
-    targets: Annotated[
-        list[Name], Field(description="target tasks; each has a recipe in `targets.recipes`")
-    ]
+    targets: Annotated[list[Name], Field(description="target tasks; each has a recipe in `targets.recipes`")]
 
 
 # ------------------------------------------------------------------------------------------- phantom
@@ -63,7 +61,10 @@ class PhantomShared(Section):
         Field(description="least and largest standard deviation of the noise of a scan, HU"),
     ]
     truth_grid_mm: Annotated[
-        float, Field(ge=4, le=40, description="spacing of the coarse grid on which truth/ keeps the atlas position, mm")
+        float,
+        Field(
+            ge=4, le=40, description="spacing of the coarse grid on which truth/ keeps the atlas position, mm"
+        ),
     ]
 
     @model_validator(mode="after")
@@ -90,13 +91,18 @@ class PhantomRecipe(Section):
         Field(description="least and largest number of nodules in a patient"),
     ]
     candidates: Annotated[
-        int, Field(ge=0, description="look-alikes (vessel bends and the like) listed for each patient, LUNA16 only")
+        int,
+        Field(
+            ge=0, description="look-alikes (vessel bends and the like) listed for each patient, LUNA16 only"
+        ),
     ]
 
     @model_validator(mode="after")
     def _possible(self) -> PhantomRecipe:
         if self.train + self.validation + self.test == 0:
-            raise ValueError("a phantom cohort needs at least one patient; take it out of phantom.cohorts instead")
+            raise ValueError(
+                "a phantom cohort needs at least one patient; take it out of phantom.cohorts instead"
+            )
         if self.nodules[0] > self.nodules[1]:
             raise ValueError(f"nodules must be [least, largest], got {list(self.nodules)}")
         if self.layout == "decathlon":
@@ -128,18 +134,24 @@ class Source(Section):
     layout: Annotated[
         Literal["folder", "luna16", "decathlon"], Field(description="how its files are laid out")
     ]
-    path: Annotated[str, Field(min_length=1, description="its folder, relative to `cohort.raw` (`.` is the whole)")]
+    path: Annotated[
+        str, Field(min_length=1, description="its folder, relative to `cohort.raw` (`.` is the whole)")
+    ]
     use: Annotated[
         list[Name],
         Field(min_length=1, description="what its patients serve: `pretrain` and/or names of target tasks"),
     ]
     leave_out: Annotated[
         str | None,
-        Field(description="text file, relative to `cohort.raw`, of scan paths or series UIDs to leave out, one a line; null for none"),
+        Field(
+            description="text file, relative to `cohort.raw`, of scan paths or series UIDs to leave out; null: none"
+        ),
     ]
     patients: Annotated[
         str | None,
-        Field(description="CSV file, relative to `cohort.raw`, with columns path and patient; null: a file is a patient"),
+        Field(
+            description="CSV file, relative to `cohort.raw`, with columns path and patient; null: a file is a patient"
+        ),
     ]
 
     @model_validator(mode="after")
@@ -169,9 +181,11 @@ class Limits(Section):
 class SplitFractions(Section):
     """Shares of patients that no data set has split already."""
 
-    train: Share
-    validation: Share
-    test: Share
+    train: Annotated[
+        Share, Field(description="share of patients to embed, discover, pre-train and fine-tune on")
+    ]
+    validation: Annotated[Share, Field(description="share of patients to stop early and choose by")]
+    test: Annotated[Share, Field(description="share of patients to score on, once")]
 
     @model_validator(mode="after")
     def _sum(self) -> SplitFractions:
@@ -198,15 +212,23 @@ class Resample(Section):
 
     spacing_mm: Annotated[
         Xyz | None,
-        Field(description="voxel size (x, y, z) of the resampled scans, mm; null keeps each scan's own (the paper)"),
+        Field(
+            description="voxel size (x, y, z) of the resampled scans, mm; null keeps each scan's own (the paper)"
+        ),
     ]
     hu_min: Annotated[float, Field(ge=-1024, le=0, description="lower clip of CT, HU")]
     hu_max: Annotated[float, Field(gt=0, le=3071, description="upper clip of CT, HU")]
     shape_min: Annotated[
-        Zyx, Field(description="least shape (z, y, x) of a resampled scan; smaller ones cannot hold a patch and are set aside")
+        Zyx,
+        Field(
+            description="least shape (z, y, x) of a resampled scan; smaller ones cannot hold a patch and are set aside"
+        ),
     ]
     thumbnail_shape: Annotated[
-        Zyx, Field(description="shape (z, y, x) of the whole-scan thumbnails for the embedding; paper: (64, 128, 128)")
+        Zyx,
+        Field(
+            description="shape (z, y, x) of the whole-scan thumbnails for the embedding; paper: (64, 128, 128)"
+        ),
     ]
 
 
@@ -216,11 +238,15 @@ class Resample(Section):
 class Network(Section):
     """Size of the 3-D U-Net."""
 
-    width: Annotated[int, Field(ge=2, le=64, description="channels of the first convolution; paper: 32 (bottleneck 512)")]
+    width: Annotated[
+        int, Field(ge=2, le=64, description="channels of the first convolution; paper: 32 (bottleneck 512)")
+    ]
     depth: Annotated[int, Field(ge=2, le=6, description="levels, the bottleneck included; paper: 4")]
     norm: Annotated[
         Literal["batch", "current-batch", "instance", "group"],
-        Field(description="normalisation; `current-batch` uses the statistics of the batch in evaluation too, as published"),
+        Field(
+            description="normalisation; `current-batch` uses the statistics of the batch in evaluation too, as published"
+        ),
     ]
 
 
@@ -230,19 +256,29 @@ class Training(Section):
     epochs: Annotated[Count, Field(description="most epochs; paper: 10000")]
     batch: Annotated[Count, Field(description="patches (scans, for the auto-encoder) in a batch; paper: 64")]
     learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam; paper: 1e-3")]
-    step_epochs: Annotated[Count, Field(description="the learning rate is halved every so many epochs; paper: 40")]
-    patience: Annotated[Count, Field(description="stop after so many epochs without a better validation loss; paper: 50")]
-    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads; results differ in the last bits between thread counts")]
+    step_epochs: Annotated[
+        Count, Field(description="the learning rate is halved every so many epochs; paper: 40")
+    ]
+    patience: Annotated[
+        Count, Field(description="stop after so many epochs without a better validation loss; paper: 50")
+    ]
+    threads: Annotated[
+        int,
+        Field(ge=1, le=256, description="CPU threads; results differ in the last bits between thread counts"),
+    ]
     accelerator: Annotated[Literal["cpu", "cuda"], Field(description="where to train")]
     precision: Annotated[
-        Literal["32-true", "bf16-mixed", "16-mixed"], Field(description="arithmetic, as Lightning Fabric names it")
+        Literal["32-true", "bf16-mixed", "16-mixed"],
+        Field(description="arithmetic, as Lightning Fabric names it"),
     ]
 
 
 class Embed(Section):
     """The auto-encoder whose bottleneck places patients in a space."""
 
-    width: Annotated[int, Field(ge=2, le=64, description="channels of the first convolution; paper: 32 (512 features)")]
+    width: Annotated[
+        int, Field(ge=2, le=64, description="channels of the first convolution; paper: 32 (512 features)")
+    ]
     depth: Annotated[int, Field(ge=2, le=6, description="levels; paper: 4")]
     training: Training
 
@@ -253,7 +289,9 @@ class Neighbors(Section):
     index: Annotated[str, Field(min_length=1, description="faiss index_factory string; `Flat` is exact")]
     depth: Annotated[
         Count | Literal["all"],
-        Field(description="how many nearest patients of each split are kept, so that a next nearest can step in"),
+        Field(
+            description="how many nearest patients of each split are kept, so that a next nearest can step in"
+        ),
     ]
 
 
@@ -265,7 +303,9 @@ class TissueRule(Section):
 
     border: Annotated[
         tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
-        Field(description="least distance (z, y, x) of a patch from the scan's edge, voxels; paper: (30, 100, 100)"),
+        Field(
+            description="least distance (z, y, x) of a patch from the scan's edge, voxels; paper: (30, 100, 100)"
+        ),
     ]
     tissue_hu: Annotated[float, Field(description="a voxel at or over it is tissue, HU; paper: -150")]
     tissue_min: Annotated[Share, Field(description="least mean tissue score of a patch; paper: 0")]
@@ -274,14 +314,18 @@ class TissueRule(Section):
     @model_validator(mode="after")
     def _ordered(self) -> TissueRule:
         if self.tissue_min > self.tissue_max:
-            raise ValueError(f"tissue_min must be at most tissue_max, got {self.tissue_min} > {self.tissue_max}")
+            raise ValueError(
+                f"tissue_min must be at most tissue_max, got {self.tissue_min} > {self.tissue_max}"
+            )
         return self
 
 
 class Jitter(Section):
     """The two further crops of a location; in voxels of a patch 64 wide, scaled with `patch_size`."""
 
-    side: Annotated[tuple[Count, Count], Field(description="least and largest in-plane side; paper: [50, 79]")]
+    side: Annotated[
+        tuple[Count, Count], Field(description="least and largest in-plane side; paper: [50, 79]")
+    ]
     shift: Annotated[tuple[int, int], Field(description="least and largest in-plane shift; paper: [-10, 9]")]
     crops: Annotated[int, Field(ge=0, le=8, description="jittered crops beside the fixed one; paper: 2")]
 
@@ -300,14 +344,18 @@ class Coordinates(Section):
     patterns: Annotated[Count, Field(description="C, the number of patterns (pseudo labels); paper: 44")]
     k: Annotated[
         Count | Literal["all"],
-        Field(description="K training patients of a pattern, the reference being the first; `all` takes every one; paper: 200"),
+        Field(
+            description="K training patients of a pattern, the reference being the first; `all` takes every one; paper: 200"
+        ),
     ]
     k_validation: Annotated[
         Count | Literal["all"], Field(description="validation patients of a pattern; paper: 30")
     ]
     frame: Annotated[
         Literal["voxel", "body", "lungs"],
-        Field(description="what a coordinate is relative to: the voxel grid (as published), the body's or the lungs' box"),
+        Field(
+            description="what a coordinate is relative to: the voxel grid (as published), the body's or the lungs' box"
+        ),
     ]
     patch_size: Annotated[Zyx, Field(description="patch shape (z, y, x), voxels; paper: (32, 64, 64)")]
     min_distance: Annotated[
@@ -321,7 +369,10 @@ class Patches(Section):
     """The caches the networks learn from."""
 
     sub_volumes: Annotated[
-        Count, Field(description="random sub-volumes a training scan, for methods without discovery; Models Genesis: 32")
+        Count,
+        Field(
+            description="random sub-volumes a training scan, for methods without discovery; Models Genesis: 32"
+        ),
     ]
     sub_volumes_validation: Annotated[Count, Field(description="random sub-volumes a validation scan")]
     rule: TissueRule
@@ -342,41 +393,51 @@ class Quality(Section):
 
 
 class Effect(Section):
-    weight: Annotated[float, Field(gt=0, description="how often this effect is chosen among those of its step, relative")]
+    """One way to perturb a patch."""
+
+    weight: Annotated[
+        float, Field(gt=0, description="how often this effect is chosen among those of its step, relative")
+    ]
 
 
 class Elastic(Effect):
-    effect: Literal["elastic"]
+    effect: Annotated[Literal["elastic"], Field(description="smooth random displacement in the plane")]
     alpha: Annotated[float, Field(gt=0, description="scale of the smoothed noise; paper: 991")]
     sigma: Annotated[
-        float, Field(gt=0, description="s.d. of the Gaussian that smooths the noise, voxels of a patch 64 wide; paper: 8")
+        float,
+        Field(
+            gt=0,
+            description="s.d. of the Gaussian that smooths the noise, voxels of a patch 64 wide; paper: 8",
+        ),
     ]
 
 
 class Flip(Effect):
-    effect: Literal["flip"]
+    effect: Annotated[Literal["flip"], Field(description="mirror along a random axis, the target too")]
     again: Annotated[Share, Field(description="probability of going on to another flip; Models Genesis: 0.4")]
     most: Annotated[Count, Field(description="most flips; Models Genesis: 3")]
 
 
 class Shuffle(Effect):
-    effect: Literal["shuffle"]
-    windows: Annotated[Count, Field(description="windows shuffled in a patch; paper: 5, Models Genesis: 10000")]
+    effect: Annotated[Literal["shuffle"], Field(description="voxels shuffled within small windows")]
+    windows: Annotated[
+        Count, Field(description="windows shuffled in a patch; paper: 5, Models Genesis: 10000")
+    ]
 
 
 class Intensity(Effect):
-    effect: Literal["intensity"]
+    effect: Annotated[Literal["intensity"], Field(description="monotone Bezier map of the intensities")]
     inverted: Annotated[Share, Field(description="probability that the Bezier map falls; paper: 0.5")]
 
 
 class Inpaint(Effect):
-    effect: Literal["inpaint"]
+    effect: Annotated[Literal["inpaint"], Field(description="boxes filled with noise")]
     boxes: Annotated[Count, Field(description="most boxes; paper: 1, Models Genesis: 5")]
     again: Annotated[Share, Field(description="probability of going on to another box; Models Genesis: 0.95")]
 
 
 class Outpaint(Effect):
-    effect: Literal["outpaint"]
+    effect: Annotated[Literal["outpaint"], Field(description="noise everywhere but in boxes")]
     boxes: Annotated[Count, Field(description="most boxes that are kept; paper: 1, Models Genesis: 5")]
     again: Annotated[Share, Field(description="probability of going on to another box; Models Genesis: 0.95")]
 
@@ -400,7 +461,11 @@ class Losses(Section):
         float, Field(ge=0, description="weight of the mean squared error to the unperturbed patch; paper: 1")
     ]
     classification: Annotated[
-        float, Field(ge=0, description="weight of the cross entropy on the pseudo labels; paper: 0.01, without discovery: 0")
+        float,
+        Field(
+            ge=0,
+            description="weight of the cross entropy on the pseudo labels; paper: 0.01, without discovery: 0",
+        ),
     ]
 
     @model_validator(mode="after")
@@ -452,23 +517,34 @@ class Pretrain(Section):
 class NoduleTarget(Section):
     """Nodule false-positive reduction: is a candidate a nodule?"""
 
-    kind: Literal["nodule-classification"]
+    kind: Annotated[
+        Literal["nodule-classification"], Field(description="candidates of findings.csv, scored by AUC")
+    ]
     patch_size: Annotated[Zyx, Field(description="shape (z, y, x) of the patch around a candidate, voxels")]
     negatives: Annotated[
-        float, Field(gt=0, description="most negatives to one positive among training candidates; the test set is left as it is")
+        float,
+        Field(
+            gt=0,
+            description="most negatives to one positive among training candidates; the test set is left as it is",
+        ),
     ]
 
 
 class SegmentationTarget(Section):
     """Segmentation of one label of the scan's own label map."""
 
-    kind: Literal["segmentation"]
+    kind: Annotated[Literal["segmentation"], Field(description="voxels of a label map, scored by IoU")]
     patch_size: Annotated[Zyx, Field(description="shape (z, y, x) of the training patches, voxels")]
     labels: Annotated[
         list[Annotated[int, Field(ge=1, le=255)]],
-        Field(min_length=1, description="values of the label map that count as the structure (Decathlon liver: 1 and the tumour, 2)"),
+        Field(
+            min_length=1,
+            description="values of the label map that count as the structure (Decathlon liver: 1 and the tumour, 2)",
+        ),
     ]
-    patches: Annotated[Count, Field(description="training patches a scan, half of them centred in the structure")]
+    patches: Annotated[
+        Count, Field(description="training patches a scan, half of them centred in the structure")
+    ]
 
 
 TargetRecipe = Annotated[Union[NoduleTarget, SegmentationTarget], Field(discriminator="kind")]  # noqa: UP007
@@ -483,9 +559,16 @@ class Targets(Section):
 class Finetune(Section):
     """The trials: every task from every initialization."""
 
-    tasks: Annotated[list[Name], Field(description="target tasks to fine-tune on; empty ends the study with pre-training")]
+    tasks: Annotated[
+        list[Name], Field(description="target tasks to fine-tune on; empty ends the study with pre-training")
+    ]
     initializations: Annotated[list[Name], Field(description="`scratch` and/or methods of `plan.methods`")]
-    trials: Annotated[int, Field(ge=1, le=1000, description="seeded fine-tunings of each task from each initialization; paper: 10")]
+    trials: Annotated[
+        int,
+        Field(
+            ge=1, le=1000, description="seeded fine-tunings of each task from each initialization; paper: 10"
+        ),
+    ]
     training: Annotated[dict[Name, Training], Field(description="by task")]
 
 
@@ -495,12 +578,19 @@ class Evaluate(Section):
     alpha: Annotated[float, Field(gt=0, lt=1, description="significance level of the tests; paper: 0.05")]
     control: Annotated[Name, Field(description="the initialization that each other one is tested against")]
     test: Annotated[
-        Literal["welch", "student"], Field(description="two-sample t-test over the trials; `student` assumes equal variances")
+        Literal["welch", "student"],
+        Field(description="two-sample t-test over the trials; `student` assumes equal variances"),
     ]
     correction: Annotated[
-        Literal["holm", "none"], Field(description="correction of p for the number of comparisons within a task")
+        Literal["holm", "none"],
+        Field(description="correction of p for the number of comparisons within a task"),
     ]
-    bootstrap: Annotated[int, Field(ge=0, le=100000, description="resamples of the test patients for the intervals; 0 leaves them out")]
+    bootstrap: Annotated[
+        int,
+        Field(
+            ge=0, le=100000, description="resamples of the test patients for the intervals; 0 leaves them out"
+        ),
+    ]
 
 
 class Report(Section):
@@ -534,8 +624,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Params:
-        for problem in _disagreements(self):
-            raise ValueError(problem)
+        problems = list(_disagreements(self))
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -581,7 +672,9 @@ def _disagreements(p: Params) -> Iterator[str]:
                 )
     step = 2 ** (p.pretrain.shared.network.depth - 1)
     sizes = {"coordinates.patch_size": p.coordinates.patch_size}
-    sizes |= {f"targets.recipes.{name}.patch_size": recipe.patch_size for name, recipe in p.targets.recipes.items()}
+    sizes |= {
+        f"targets.recipes.{name}.patch_size": recipe.patch_size for name, recipe in p.targets.recipes.items()
+    }
     for key, size in sizes.items():
         if any(side % step for side in size):
             yield (
@@ -611,7 +704,9 @@ def parse(text: str, where: str) -> Params:
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ValueError(f"{where}: must hold sections, got {'nothing' if tree is None else type(tree).__name__}")
+        raise ValueError(
+            f"{where}: must hold sections, got {'nothing' if tree is None else type(tree).__name__}"
+        )
     try:
         # By way of JSON, because pydantic's strict mode takes an array for a tuple from there only.
         return Params.model_validate_json(json.dumps(tree, default=str))
@@ -627,7 +722,9 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", node.start_mark
+            )
     return loader.construct_mapping(node, deep=True)
 
 
@@ -648,8 +745,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
             case "missing":
                 yield f"{key}: this parameter is missing; add it (docs/params.md says what it means)"
             case "value_error":
-                text = str(problem["ctx"]["error"])
-                yield f"{key}: {text}" if key else text
+                for text in str(problem["ctx"]["error"]).splitlines():
+                    yield f"{key}: {text}" if key else text
             case _:
                 message = problem["msg"].replace("Input should", "must").replace("'", "`")
                 yield f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

@@ -20,7 +20,9 @@ from sg.params import Network, Plan
 PHANTOM_MARK = Path("truth", "phantom.json")
 
 
-def clear(data: Path, plan: Plan, cohorts: Sequence[str], tasks: Sequence[str], initializations: Sequence[str]) -> list[Path]:
+def clear(
+    data: Path, plan: Plan, cohorts: Sequence[str], tasks: Sequence[str], initializations: Sequence[str]
+) -> list[Path]:
     """Remove from the data folder the outputs of stages that the study no longer has; what was removed, sorted."""
     keep = {
         paths.PRETRAIN: {"scratch", *plan.methods},
@@ -58,7 +60,10 @@ def write_plan(
     _table(output(paths.TARGETS_PLAN), ["task"], [[name] for name in plan.targets])
     pairs = [[task, initialization] for task in tasks for initialization in initializations]
     _table(output(paths.FINETUNE_PLAN), ["task", "initialization"], pairs)
-    card = {"method": "scratch", "network": {"architecture": "unet", "channels_in": 1, **network.model_dump(mode="json")}}
+    card = {
+        "method": "scratch",
+        "network": {"architecture": "unet", "channels_in": 1, **network.model_dump(mode="json")},
+    }
     output(paths.SCRATCH_CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -65,10 +65,14 @@ class Run:
         return int(value) if value else len(os.sched_getaffinity(0))
 
     def read(self, key: str) -> Any:
-        """The parameter or section of that dotted key."""
-        if not any(key == known or key.startswith(f"{known}.") for known in self._declared["params"]):
+        """The parameter or section of that dotted key; the whole study for "", where dvc.yaml names the whole file."""
+        if not any(known in ("", key) or key.startswith(f"{known}.") for known in self._declared["params"]):
             raise AssertionError(f"dvc.yaml does not name the parameter {key} for stage {self.label}")
         return lookup(self._study, key)
+
+    def place(self, key: str) -> Path:
+        """A parameter that only says where something lies, which no result depends on and dvc.yaml need not name."""
+        return Path(lookup(self._study, key))
 
     def output(self, path: Path) -> Path:
         """Where to write what shall lie at `path`, an output that dvc.yaml names for this stage.
@@ -87,7 +91,7 @@ class Run:
         """Hex digest of the declared parameters and of the contents of the declared inputs and code files."""
         digest = hashlib.sha256()
         for key in self._declared["params"]:
-            value = self._study if key == "" else lookup(self._study, key)
+            value = lookup(self._study, key)
             digest.update(f"{key}={json.dumps(plain(value), sort_keys=True)}\n".encode())
         for dep in self._declared["deps"]:
             for file in _files(Path(dep)):
@@ -197,7 +201,9 @@ def load(path: Path = PARAMS) -> params.Params:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; run from the project's root, or `sg use configs/tiny.yaml`") from None
+        raise InputError(
+            f"{path}: there is no such file; run from the project's root, or `sg use configs/tiny.yaml`"
+        ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text, byte {error.start} is not; save it as UTF-8") from None
     try:
@@ -209,7 +215,7 @@ def load(path: Path = PARAMS) -> params.Params:
 def lookup(study: params.Params, key: str) -> Any:
     """The value at a dotted key, through sections and dictionaries. InputError where there is none."""
     value: Any = study
-    for part in key.split("."):
+    for part in key.split(".") if key else []:
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         if value is None:
             raise InputError(f"params.yaml: {key}: there is no such parameter in this study")
@@ -237,7 +243,9 @@ def declared(name: str, items: dict[str, str]) -> dict[str, list[str]]:
         stages = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["stages"]
         definition = stages[name]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(f"{PIPELINE}: the stage {name} cannot be read from it ({error!r}); restore it from git") from None
+        raise InputError(
+            f"{PIPELINE}: the stage {name} cannot be read from it ({error!r}); restore it from git"
+        ) from None
     values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     item: Any = items
     if "foreach" in definition:
@@ -284,7 +292,9 @@ def _files(path: Path) -> list[Path]:
 def _enter_root(name: str) -> None:
     root = Path(sys.argv[0]).resolve().parent.parent
     if not (root / PIPELINE).is_file():
-        raise InputError(f"{root}: there is no dvc.yaml here; run stages/{name}.py from a checkout of the project")
+        raise InputError(
+            f"{root}: there is no dvc.yaml here; run stages/{name}.py from a checkout of the project"
+        )
     here = Path(__file__).resolve().parent.parent
     if here != root:
         raise InputError(

@@ -1,0 +1,54 @@
+"""A project of one's own: a copy of the parts that a stage needs, in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.closure import ROOT
+
+
+class Project:
+    """A folder with params.yaml, dvc.yaml, stages/ and sg/ in which stages can be run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.root), "COLUMNS": "110", **more}
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """`python stages/<first argument>.py <the others>`, in this project."""
+        name, *others = arguments
+        return subprocess.run(
+            [sys.executable, f"stages/{name}.py", *others],
+            cwd=self.root,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A copy of this project without data, with the tiny study in place."""
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("sg", "stages"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", root)
+    shutil.copy(ROOT / "configs" / "tiny.yaml", root / "params.yaml")
+    return Project(root)

@@ -1,0 +1,214 @@
+"""The schema: complete, exact about keys, and in words about what is wrong."""
+
+import re
+
+import pytest
+import yaml
+
+from sg import handbook
+from sg.params import Params, Section, parse
+from tests.closure import ROOT
+
+DEMO = (ROOT / "configs" / "demo.yaml").read_text()
+
+
+def problems(text: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        parse(text, "params.yaml")
+    return str(caught.value)
+
+
+def changed(key: str, value: object) -> str:
+    """The demo with one value changed."""
+    tree = yaml.safe_load(DEMO)
+    *way, last = key.split(".")
+    place = tree
+    for part in way:
+        place = place[part]
+    place[last] = value
+    return yaml.safe_dump(tree)
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
+def test_every_configuration_is_valid(config):
+    parse((ROOT / "configs" / config).read_text(), config)
+
+
+def test_the_committed_study_is_the_demo():
+    assert (ROOT / "params.yaml").read_text() == DEMO
+
+
+def test_the_page_on_parameters_is_current():
+    assert (ROOT / "docs" / "params.md").read_text() == handbook.page(), "run `make docs`"
+
+
+def test_every_parameter_is_explained():
+    rows = [line.split("|") for line in handbook.page().splitlines() if line.startswith("| `")]
+    unexplained = [key for _, key, _, meaning, _ in rows if not meaning.strip()]
+    assert unexplained == []
+
+
+def test_no_field_has_a_default():
+    def fields(model):
+        for name, field in model.model_fields.items():
+            yield f"{model.__name__}.{name}", field
+
+    models = [item for item in vars(__import__("sg.params").params).values() if isinstance(item, type)]
+    with_default = [
+        name
+        for model in models
+        if issubclass(model, Section)
+        for name, field in fields(model)
+        if not field.is_required()
+    ]
+    assert with_default == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("evaluate.alpha", 2.0, r"evaluate\.alpha: must be less than 1, got 2\.0"),
+        ("evaluate.alpha", "0.05", r"evaluate\.alpha: must be a valid number, got '0\.05'"),
+        ("evaluate.alpha", float("nan"), r"evaluate\.alpha: must be a finite number"),
+        ("finetune.trials", 2.5, r"finetune\.trials: must be a valid integer, got 2\.5"),
+        ("finetune.trials", True, r"finetune\.trials: must be a valid integer, got True"),
+        ("finetune.trials", 0, r"finetune\.trials: must be greater than or equal to 1, got 0"),
+        ("embed.widht", 8, r"embed\.widht: there is no such parameter \(did you mean 'width'\?\)"),
+        ("coordinates.frame", "lung", r"coordinates\.frame: must be `voxel`, `body` or `lungs`, got 'lung'"),
+        (
+            "coordinates.rule.tissue_min",
+            0.9,
+            r"coordinates\.rule: tissue_min must be at most tissue_max, got 0\.9 > 0\.6",
+        ),
+        ("coordinates.patch_size", [16, 32], r"coordinates\.patch_size\.2: this parameter is missing"),
+        (
+            "coordinates.patch_size",
+            [12, 32, 32],
+            r"coordinates\.patch_size: every side must be a multiple of 8",
+        ),
+        (
+            "coordinates.patch_size",
+            [32, 32, 32],
+            r"coordinates\.patch_size: a patch must fit into resample\.shape_min",
+        ),
+        (
+            "resample.thumbnail_shape",
+            [30, 32, 32],
+            r"resample\.thumbnail_shape: every side must be a multiple of 8",
+        ),
+        ("neighbors.depth", 5, r"neighbors\.depth: must be at least coordinates\.k \(10\), got 5"),
+        (
+            "plan.methods",
+            ["models-genesis"],
+            r"pretrain\.recipes\.semantic-genesis: a recipe must be named in plan\.methods",
+        ),
+        (
+            "plan.methods",
+            ["a", "b"],
+            r"plan\.methods: each name must be a recipe in pretrain\.recipes, got 'a'",
+        ),
+        ("plan.targets", ["ncc", "ncc", "lcs"], r"plan\.targets: names must differ"),
+        ("finetune.tasks", ["bms"], r"finetune\.tasks: each name must be a name in plan\.targets, got 'bms'"),
+        ("finetune.initializations", ["scratch", "i3d"], r"finetune\.initializations: .* got 'i3d'"),
+        (
+            "finetune.training",
+            {},
+            r"finetune\.training: each task of finetune\.tasks needs its settings, 'ncc' has none",
+        ),
+        (
+            "phantom.cohorts",
+            ["brains"],
+            r"phantom\.cohorts: each name must be a recipe in phantom\.recipes, got 'brains'",
+        ),
+        ("phantom.recipes.liver.test", 16, r"phantom\.recipes\.liver: test must be at most 15"),
+        (
+            "phantom.recipes.luna16.train",
+            -1,
+            r"phantom\.recipes\.luna16\.train: must be greater than or equal to 0, got -1",
+        ),
+        (
+            "phantom.shared.noise_hu",
+            [30.0, 10.0],
+            r"noise_hu must be \[least, largest\], got \[30\.0, 10\.0\]",
+        ),
+        ("cohort.splits.train", 0.7, r"cohort\.splits: train \+ validation \+ test must be 1, got 1\.1"),
+        ("cohort.sources.liver.path", "../other", r"cohort\.sources\.liver: path must be relative"),
+        ("cohort.sources.liver.use", ["nodules"], r"cohort\.sources\.liver\.use: .* got 'nodules'"),
+        ("pretrain.recipes.models-genesis.losses.classification", 0.1, r"losses\.classification must be 0"),
+        (
+            "pretrain.recipes.models-genesis.reads",
+            "data/secret.h5",
+            r"pretrain\.recipes\.models-genesis\.reads: ",
+        ),
+        ("seed", -1, r"seed: must be greater than or equal to 0, got -1"),
+        ("extra", 1, r"extra: there is no such parameter"),
+    ],
+)
+def test_a_wrong_value_is_reported_with_its_full_key_the_rule_and_the_value(key, value, said):
+    assert re.search(said, problems(changed(key, value)))
+
+
+@pytest.mark.parametrize(
+    "key", ["seed", "embed.width", "coordinates.rule.border", "pretrain.shared.training.batch"]
+)
+def test_a_missing_value_is_reported_with_its_full_key(key):
+    tree = yaml.safe_load(DEMO)
+    *way, last = key.split(".")
+    place = tree
+    for part in way:
+        place = place[part]
+    del place[last]
+    assert f"params.yaml: {key}: this parameter is missing" in problems(yaml.safe_dump(tree))
+
+
+def test_all_problems_are_reported_at_once_one_a_line():
+    text = DEMO.replace("alpha: 0.05", "alpha: 5").replace("trials: 3", "trials: 0")
+    assert len(problems(text).splitlines()) == 2
+
+
+def test_a_wrong_effect_in_a_list_is_reported_with_its_place():
+    text = DEMO.replace("again: 0.4", "again: 1.4")
+    said = problems(text)
+    assert (
+        "pretrain.recipes.models-genesis.perturbations.0.one_of.0.flip.again: must be less than or equal to 1"
+        in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold sections, got nothing"),
+        ("- 1\n", "must hold sections, got list"),
+        ("seed: [", "not a YAML file"),
+        (DEMO + "\nseed: 2\n", "the key 'seed' is given twice"),
+        ("seed: !!python/object/apply:os.system ['true']", "not a YAML file"),
+    ],
+)
+def test_what_is_not_a_mapping_is_refused(text, said):
+    assert said in problems(text)
+
+
+def test_scientific_notation_is_a_number_as_dvc_reads_it():
+    study = parse(DEMO.replace("learning_rate: 0.001", "learning_rate: 1e-3"), "params.yaml")
+    assert study.pretrain.shared.training.learning_rate == 1e-3
+
+
+def test_lists_may_be_empty():
+    tree = yaml.safe_load(DEMO)
+    tree["plan"] = {"methods": [], "targets": []}
+    tree["phantom"]["cohorts"] = []
+    tree["pretrain"]["recipes"] = {}
+    tree["targets"]["recipes"] = {}
+    tree["finetune"] |= {"tasks": [], "initializations": [], "training": {}}
+    for source in tree["cohort"]["sources"].values():
+        source["use"] = ["pretrain"]
+    study = parse(yaml.safe_dump(tree), "params.yaml")
+    assert study.finetune.tasks == []
+
+
+def test_params_are_frozen():
+    study = parse(DEMO, "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        study.seed = 2
+    assert isinstance(study, Params)

@@ -1,0 +1,316 @@
+"""What every stage does alike, tried with real processes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sg.errors import InputError
+from sg.stage import replace
+
+# A stage for these tests: reads its section, writes two files, and does what the test wants in between.
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from sg.errors import InputError
+from sg.stage import stage
+
+if __name__ == "__main__":
+    with stage("embed", "for tests") as run:
+        settings = run.read("embed")
+        out = run.output(Path("data/embed"))
+        (out / "a.txt").write_text(f"{run.seed} {settings.width}")
+        exec(os.environ.get("BODY", ""))
+        (out / "b.txt").write_text("b")
+        run.summary("wrote two files")
+"""
+
+
+@pytest.fixture
+def simple(project):
+    project.write("stages/embed.py", SCRIPT)
+    return project
+
+
+def outputs(project):
+    folder = project.root / "data/embed"
+    return {path.name: path.read_text() for path in folder.iterdir()} if folder.is_dir() else None
+
+
+def leftovers(project):
+    aside = project.root / "data/.aside"
+    return list(aside.iterdir()) if aside.is_dir() else []
+
+
+def test_a_stage_writes_its_outputs_and_says_one_line(simple):
+    done = simple.run("embed")
+    assert done.returncode == 0
+    assert re.fullmatch(r"embed: wrote two files \([0-9.]+ s, [0-9]+ MiB\)\n", done.stdout)
+    assert outputs(simple) == {"a.txt": "1 4", "b.txt": "b"}
+    assert leftovers(simple) == []
+
+
+def test_times_and_memory_are_logged(simple):
+    simple.run("embed")
+    (line,) = (simple.root / "logs/embed.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["outcome"] == "done"
+    assert 0 < record["wall_s"] < 60
+    assert 5 < record["peak_mib"] < 2000
+
+
+def test_outputs_of_a_stage_that_fails_do_not_appear_and_the_old_ones_stay(simple):
+    simple.run("embed")
+    before = outputs(simple)
+    done = simple.run("embed", BODY="raise InputError('params.yaml: embed.width: too small')")
+    assert done.returncode == 2
+    assert done.stderr == "embed: params.yaml: embed.width: too small\n"
+    assert outputs(simple) == before
+    assert leftovers(simple) == []
+
+
+def test_a_bug_shows_its_traceback(simple):
+    done = simple.run("embed", BODY="1 / 0")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert outputs(simple) is None
+
+
+def test_a_traceback_of_an_input_error_can_be_asked_for(simple):
+    done = simple.run("embed", BODY="raise InputError('x')", SG_TRACEBACK="1")
+    assert "Traceback" in done.stderr
+
+
+def test_outputs_of_a_killed_stage_do_not_appear(simple):
+    done = simple.run("embed", BODY="os.kill(os.getpid(), 9)")
+    assert done.returncode == -signal.SIGKILL
+    assert outputs(simple) is None
+    assert simple.run("embed").returncode == 0
+    assert outputs(simple) == {"a.txt": "1 4", "b.txt": "b"}
+    assert leftovers(simple) == []
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(simple):
+    done = simple.run("embed", BODY="open('/dev/full', 'w').write('x' * 100000)")
+    assert done.returncode == 2
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert outputs(simple) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")
+def test_hdf5_on_a_really_full_disk_is_said_in_words(simple):
+    disk = simple.root / "small"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this machine allows no mount")
+    try:
+        body = (
+            "import h5py, numpy\n"
+            "with h5py.File('small/x.h5', 'w') as f: f.create_dataset('x', data=numpy.random.rand(10**6))"
+        )
+        done = simple.run("embed", BODY=body)
+        assert done.returncode == 2, done.stderr
+        assert "the disk is full" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert outputs(simple) is None
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_file_that_may_not_be_read_is_named(simple):
+    done = simple.run("embed", BODY="raise PermissionError(13, 'Permission denied', 'scans/a.nii')")
+    assert done.returncode == 2
+    assert done.stderr.startswith("embed: scans/a.nii: permission denied")
+
+
+def test_problems_of_the_parameters_stop_any_stage_before_any_work(simple):
+    text = (simple.root / "params.yaml").read_text()
+    simple.write("params.yaml", text.replace("alpha: 0.05", "alpa: 0.05"))
+    done = simple.run("embed", BODY="Path('worked').touch()")
+    assert done.returncode == 2
+    assert "params.yaml: evaluate.alpa: there is no such parameter (did you mean 'alpha'?)" in done.stderr
+    assert not (simple.root / "worked").exists()
+    assert not (simple.root / "data").exists()
+
+
+def test_a_parameter_that_dvc_yaml_does_not_name_cannot_be_read(simple):
+    done = simple.run("embed", BODY="run.read('evaluate.alpha')")
+    assert "dvc.yaml does not name the parameter evaluate.alpha for stage embed" in done.stderr
+
+
+def test_an_output_that_dvc_yaml_does_not_name_cannot_be_written(simple):
+    done = simple.run("embed", BODY="run.output(Path('data/else'))")
+    assert "dvc.yaml does not name the output data/else for stage embed" in done.stderr
+
+
+def test_two_runs_of_one_stage_at_a_time_are_refused(simple):
+    body = "Path('started').touch(); time.sleep(60)"
+    first = subprocess.Popen(
+        [sys.executable, "stages/embed.py"],
+        cwd=simple.root,
+        env=simple.environment(BODY=body),
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for(simple.root / "started")
+        second = simple.run("embed")
+        assert second.returncode == 2
+        assert f"another run of stage embed is going on (process {first.pid})" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+        first.stderr.close()
+    assert simple.run("embed").returncode == 0
+
+
+def test_a_stage_dies_with_its_parent(simple):
+    parent = subprocess.Popen(
+        ["bash", "-c", f"{sys.executable} stages/embed.py & echo $! > child; wait"],
+        cwd=simple.root,
+        env=simple.environment(BODY="Path('started').touch(); time.sleep(60)"),
+    )
+    wait_for(simple.root / "started")
+    child = int((simple.root / "child").read_text())
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not alive(child):
+            break
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def test_state_outlives_a_killed_run_and_goes_on_success(simple):
+    first = simple.run("embed", BODY="(run.state() / 'epoch').write_text('3'); os.kill(os.getpid(), 9)")
+    assert first.returncode == -signal.SIGKILL
+    done = simple.run("embed", BODY="print((run.state() / 'epoch').read_text())")
+    assert done.stdout.startswith("3\n")
+    assert [path.name for path in (simple.root / ".state/embed").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("params.yaml", "seed: 1", "seed: 2"),
+        ("params.yaml", "  width: 4\n  depth: 3", "  width: 6\n  depth: 3"),
+        ("stages/embed.py", "wrote two", "wrote 2"),
+    ],
+)
+def test_state_of_other_parameters_or_code_is_not_taken_up(simple, file, old, new):
+    simple.run("embed", BODY="(run.state() / 'epoch').write_text('3'); os.kill(os.getpid(), 9)")
+    text = (simple.root / file).read_text()
+    assert old in text
+    simple.write(file, text.replace(old, new, 1))
+    done = simple.run("embed", BODY="print(list(run.state().iterdir()))")
+    assert done.stdout.startswith("[]\n")
+
+
+def test_state_of_other_inputs_is_not_taken_up(simple):
+    simple.write("data/resampled/thumbnails.h5", "old")
+    simple.run("embed", BODY="(run.state() / 'epoch').write_text('3'); os.kill(os.getpid(), 9)")
+    simple.write("data/resampled/thumbnails.h5", "new")
+    assert simple.run("embed", BODY="print(list(run.state().iterdir()))").stdout.startswith("[]\n")
+
+
+def test_state_survives_a_change_of_what_the_stage_does_not_read(simple):
+    simple.run("embed", BODY="(run.state() / 'epoch').write_text('3'); os.kill(os.getpid(), 9)")
+    text = (simple.root / "params.yaml").read_text()
+    simple.write("params.yaml", text.replace("alpha: 0.05", "alpha: 0.01"))
+    assert simple.run("embed", BODY="print((run.state() / 'epoch').read_text())").stdout.startswith("3\n")
+
+
+def test_finished_items_outlive_a_killed_run_whatever_changed(simple):
+    simple.run("embed", BODY="(run.store() / 'scan').write_text('s'); os.kill(os.getpid(), 9)")
+    text = (simple.root / "params.yaml").read_text()
+    simple.write("params.yaml", text.replace("seed: 1", "seed: 2"))
+    assert simple.run("embed", BODY="print((run.store() / 'scan').read_text())").stdout.startswith("s\n")
+
+
+def test_the_number_of_workers_is_taken_from_the_environment(simple):
+    assert simple.run("embed", BODY="print(run.workers)", SG_WORKERS="3").stdout.startswith("3\n")
+    done = simple.run("embed", BODY="print(run.workers)", SG_WORKERS="many")
+    assert "SG_WORKERS must be a whole number of processes, at least 1, got 'many'" in done.stderr
+
+
+def test_help_works_without_parameters(simple):
+    (simple.root / "params.yaml").unlink()
+    done = simple.run("embed", "--help")
+    assert done.returncode == 0
+    assert "for tests" in done.stdout
+
+
+def test_missing_parameters_are_said_in_words(simple):
+    (simple.root / "params.yaml").unlink()
+    done = simple.run("embed")
+    assert done.returncode == 2
+    assert done.stderr.startswith("embed: params.yaml: there is no such file")
+
+
+def test_a_stage_runs_from_any_folder(simple, tmp_path):
+    done = subprocess.run(
+        [sys.executable, simple.root / "stages/embed.py"], cwd=tmp_path, env=simple.environment(), check=False
+    )
+    assert done.returncode == 0
+    assert outputs(simple) is not None
+
+
+def test_a_stage_refuses_the_package_of_another_checkout(simple, tmp_path):
+    shutil.move(simple.root / "sg", tmp_path / "sg")
+    done = subprocess.run(
+        [sys.executable, "stages/embed.py"],
+        cwd=simple.root,
+        env={**simple.environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "would run with the package `sg` of" in done.stderr
+
+
+def test_replacing_a_folder_leaves_nothing_of_the_old(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "aside" / "new"
+    old.mkdir()
+    (old / "gone").touch()
+    new.mkdir(parents=True)
+    (new / "here").touch()
+    replace(new, old)
+    assert [path.name for path in old.iterdir()] == ["here"]
+    assert list((tmp_path / "aside").iterdir()) == []
+
+
+def test_replacing_a_link_into_the_cache_leaves_the_cache_alone(tmp_path):
+    cache, link, new = tmp_path / "cache", tmp_path / "link", tmp_path / "new"
+    cache.write_text("cached")
+    os.link(cache, link)
+    new.write_text("new")
+    replace(new, link)
+    assert (cache.read_text(), link.read_text()) == ("cached", "new")
+
+
+def test_input_errors_are_exceptions_with_their_sentence():
+    assert str(InputError("a: b")) == "a: b"
+
+
+def wait_for(path):
+    for _ in range(400):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
