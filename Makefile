@@ -27,10 +27,10 @@ demo: env ## run the whole pipeline on the embedded cohort and print the results
 	dvc --wait-for-lock repro
 	@sg results
 
-test: env chromium ## run the tests (under 10 minutes)
+test: env ## run the tests (under 10 minutes)
 	python -m pytest -m "not slow"
 
-torture: env chromium ## run every test, the long ones too
+torture: env ## run every test, the long ones too
 	python -m pytest -m ""
 
 lint: env ## check style, and that what is generated is current

@@ -28,7 +28,9 @@ def warn(text: str) -> None:
     """A warning on standard error; whoever warns also counts it in its artifact, so that the report shows it."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", style="yellow", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"warning: {text}", style="yellow", markup=False
+    )
 
 
 class Progress:
@@ -72,13 +74,21 @@ class Progress:
         self.done += count
         now = time.monotonic()
         rate = self.done / max(now - self._start, 1e-9)
-        speed = f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/{self.unit.rstrip('s')}"
+        speed = (
+            f"{rate:.1f} {self.unit}/s"
+            if rate >= 1
+            else f"{1 / max(rate, 1e-9):.1f} s/{self.unit.rstrip('s')}"
+        )
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{speed} {note}".rstrip())
         elif now - self._said >= QUIET_SECONDS:
             self._said = now
             left = (self.total - self.done) / max(rate, 1e-9)
-            print(f"{self.what}: {self.done}/{self.total}, {speed}, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self.what}: {self.done}/{self.total}, {speed}, {left:.0f} s left {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:

@@ -25,7 +25,11 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, OSError | RuntimeError):
         number = getattr(error, "errno", None)
         text = str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "errno = 28" in text or "No space left on device" in text:
+        if (
+            number in (errno.ENOSPC, errno.EDQUOT)
+            or "errno = 28" in text
+            or "No space left on device" in text
+        ):
             return "the disk is full; free some space and run again: nothing was left half-written under its final name"
         if isinstance(error, PermissionError):
             return f"{error.filename}: permission denied; make it readable (and its folder writable) for this user"

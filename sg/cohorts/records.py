@@ -100,8 +100,13 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             reader = csv.reader(file)
             header = next(reader, [])
             if header != names:
-                raise InputError(f"{path}: the columns must be {names}, got {header}; run `dvc repro` to make it again")
-            return [kind(*(_value(field.type, cell) for field, cell in zip(fields(kind), line, strict=True))) for line in reader]
+                raise InputError(
+                    f"{path}: the columns must be {names}, got {header}; run `dvc repro` to make it again"
+                )
+            return [
+                kind(*(_value(field.type, cell) for field, cell in zip(fields(kind), line, strict=True)))
+                for line in reader
+            ]
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; run `dvc repro` to make it") from None
 

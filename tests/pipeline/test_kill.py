@@ -1,5 +1,6 @@
 """Stages killed with SIGKILL at a drawn moment and run again give the same hashes."""
 
+import contextlib
 import json
 import os
 import random
@@ -54,10 +55,8 @@ def killed_and_rerun(copy, stage, moment):
         time.sleep(0.01)
     process = int(lock.read_text())
     time.sleep(moment * usual)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     running.wait()
     copy.repro(SG_WORKERS="2")
 

@@ -1,0 +1,202 @@
+"""Every whole scan as a vector: the bottleneck of an auto-encoder, averaged over space.
+
+An auto-encoder learns to give back the thumbnails of the training scans; scans with like anatomy then lie near
+each other. Published: the U-Net itself, loss MSE after a sigmoid, 512 values, compared unnormalised by Euclidean
+distance (Haghighi et al., Transferable Visual Words, IEEE TMI 2021). Departures: no skip connections (see
+sg/networks/autoencoder.py), and the learning rate is halved by epochs and not by plateaus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sg import console
+from sg.errors import InputError
+from sg.intensity import to_unit
+from sg.networks.autoencoder import AutoEncoder
+from sg.networks.initial import initialize
+from sg.params import Embed
+from sg.randomness import generator, torch_generator
+from sg.storage import create_h5, open_h5, write_array
+from sg.training import Batch, Fitted, fit, index_batches
+from sg.weights import save_tensors
+
+SHOWN = 4
+
+
+class Thumbnails:
+    """The rows of an open thumbnails.h5 that serve pre-training, in its order; images are read as they are asked for."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._images = file["thumbnails"]
+        self.shape = tuple(int(side) for side in self._images.shape[1:])  # (z, y, x) of one
+        self._rows = np.flatnonzero(file["pretrain"][...])
+        self.scan = file["scan"][...][self._rows]
+        self.patient = file["patient"][...][self._rows]
+        self.split = file["split"][...][self._rows]
+        self.hu_min = float(file.attrs["hu_min"])
+        self.hu_max = float(file.attrs["hu_max"])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of_split(self, split: str) -> np.ndarray:
+        """Indices of a split's scans. InputError if it has none."""
+        indices = np.flatnonzero(self.split == split.encode())
+        if len(indices) == 0:
+            raise InputError(
+                f"data/resampled/thumbnails.h5: the auto-encoder needs {split} scans that serve pretrain, there is none "
+                f"among {len(self)}; add patients or change cohort.fractions"
+            )
+        return indices
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images (n, 1, z, y, x) in [0, 1], float32, in the order of `indices`."""
+        rows = [self._images[self._rows[index]] for index in indices]
+        return to_unit(np.stack(rows), self.hu_min, self.hu_max)[:, None]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of the auto-encoder."""
+
+    scans: int
+    channels: int
+    fitted: Fitted
+    warnings: tuple[str, ...]
+
+
+def learn_embedding(thumbnails: Path, folder: Path, settings: Embed, seed: int, state: Path) -> Learned:
+    """Train the auto-encoder on the training scans and write what `embed` gives into `folder`.
+
+    embeddings.h5 (vectors of all scans that serve pre-training, test scans too, which nothing is learned from),
+    autoencoder.safetensors, card.json, history.csv, reconstructions.h5. `state` is where a killed run goes on.
+    InputError without training or validation scans.
+    """
+    with open_h5(thumbnails) as file:
+        scans = Thumbnails(file)
+        model = AutoEncoder(settings.width, settings.depth)
+        initialize(model, torch_generator(seed, "embed", "", "weights"))
+        fitted = train_autoencoder(model, scans, settings, seed, state, folder / "history.csv")
+        vectors = embed(model, scans)
+        warnings = tuple(_doubts(vectors))
+        _write_embeddings(folder / "embeddings.h5", vectors, scans)
+        _write_reconstructions(folder / "reconstructions.h5", model, scans)
+    save_tensors(folder / "autoencoder.safetensors", model.state_dict())
+    _write_card(folder / "card.json", settings, scans, model, fitted, warnings)
+    for warning in warnings:
+        console.warn(warning)
+    return Learned(len(scans), model.channels, fitted, warnings)
+
+
+def train_autoencoder(
+    model: AutoEncoder, scans: Thumbnails, settings: Embed, seed: int, state: Path, history: Path
+) -> Fitted:
+    """Fit the auto-encoder to the training scans, stopping by the validation scans; drawn anew is only their order."""
+    train, validation = scans.of_split("train"), scans.of_split("validation")
+    size = settings.training.batch
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        order = generator(seed, "embed", "", f"epoch {epoch}").permutation(train)
+        return ({"scan": scans.read(indices)} for indices in index_batches(order, size))
+
+    def validated() -> Iterator[Batch]:
+        return ({"scan": scans.read(indices)} for indices in index_batches(validation, size))
+
+    return fit(
+        model,
+        reconstruction_loss,
+        batches,
+        validated,
+        settings.training,
+        state=state,
+        history=history,
+        live="embed",
+        what="auto-encoder",
+    )
+
+
+def reconstruction_loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mean squared error between the scans (n, 1, z, y, x) in [0, 1] and what the model gives back."""
+    scan = batch["scan"]
+    return {"loss": functional.mse_loss(torch.sigmoid(model(scan)), scan)}
+
+
+def embed(model: AutoEncoder, scans: Thumbnails) -> np.ndarray:
+    """Vectors (n, channels), float32, of all scans, in order.
+
+    One scan at a time, so that a scan's vector is the same, bit by bit, whichever others there are.
+    """
+    model.eval()
+    with torch.inference_mode():
+        rows = [
+            model.embed(torch.from_numpy(scans.read(np.array([index]))))[0].numpy()
+            for index in range(len(scans))
+        ]
+    return np.stack(rows)
+
+
+def _doubts(vectors: np.ndarray) -> Iterator[str]:
+    """Sentences on vectors by which no scan can be told from another."""
+    if len(vectors) > 1 and np.all(vectors == vectors[0]):
+        yield (
+            f"all {len(vectors)} scans have the same embedding: the auto-encoder learned nothing that tells them apart, "
+            "so nearest patients are arbitrary; change embed.training or embed.width"
+        )
+
+
+def _write_embeddings(path: Path, vectors: np.ndarray, scans: Thumbnails) -> None:
+    with create_h5(path) as file:
+        write_array(file, "vectors", vectors, fletcher32=True)
+        for name in ("scan", "patient", "split"):
+            write_array(file, name, getattr(scans, name))
+
+
+def _write_reconstructions(path: Path, model: AutoEncoder, scans: Thumbnails) -> None:
+    """Up to four validation scans as they went in and as they came out, for the report."""
+    indices = scans.of_split("validation")[:SHOWN]
+    given = scans.read(indices)
+    model.eval()
+    with torch.inference_mode():
+        returned = [torch.sigmoid(model(torch.from_numpy(scan[None])))[0, 0].numpy() for scan in given]
+    with create_h5(path) as file:
+        write_array(file, "inputs", given[:, 0], fletcher32=True)
+        write_array(file, "outputs", np.stack(returned), fletcher32=True)
+        write_array(file, "scan", scans.scan[indices])
+
+
+def _write_card(
+    path: Path,
+    settings: Embed,
+    scans: Thumbnails,
+    model: AutoEncoder,
+    fitted: Fitted,
+    warnings: tuple[str, ...],
+) -> None:
+    card = {
+        "architecture": "autoencoder",
+        "width": settings.width,
+        "depth": settings.depth,
+        "thumbnail_shape": list(scans.shape),
+        "hu_min": scans.hu_min,
+        "hu_max": scans.hu_max,
+        "channels": model.channels,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "scans": {
+            split: int(np.sum(scans.split == split.encode())) for split in ("train", "validation", "test")
+        },
+        "epochs": fitted.epochs,
+        "best_epoch": fitted.best_epoch,
+        "best_validation": fitted.best_validation,
+        "warnings": list(warnings),
+    }
+    path.write_text(json.dumps(card, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,525 @@
+"""Every scan on one kind of grid and in one range of intensity: orientation, interpolation, thumbnails, files.
+
+The axes of a resampled scan run along LPS (x to the patient's left, y to posterior, z to superior), whatever the
+order and sense in which the scan was stored. Field of view: the output has round(size * spacing / new spacing)
+voxels along an axis, at least one, and the centre of the field of view stays where it was.
+
+Intensity: HU are clipped to [hu_min, hu_max] before interpolation, so that padding of -2048 or -3024 becomes air
+instead of ringing into the patient, and again after it, because a cubic spline overshoots at edges; then rounded
+to the nearest whole HU, halves to even.
+
+Boundary: the spline sees the volume mirrored about the centres of its first and last voxels. New voxel centres of
+a scan along the axes always lie inside its field of view; what an oblique scan does not cover is hu_min, and 0 in
+labels. No smoothing precedes a coarser grid.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from sg import console
+from sg.cohorts.records import QuarantineRow, ScanRow, read_rows, write_rows
+from sg.errors import InputError
+from sg.params import Resample
+from sg.processes import Lost, spread
+from sg.scans import Geometry, Refusal, Scan, digest, files_of, read_scan
+from sg.storage import create_h5, empty_array, fixed_texts, open_h5, write_array
+
+THUMBNAILS = "thumbnails.h5"
+QUARANTINE = "quarantine.csv"
+
+# A direction so near to the axes that turning the scan onto them moves none of its voxels by more than this share
+# of the smallest spacing is taken for rounding in the header.
+OBLIQUE_VOXELS = 0.1
+# Two grids whose voxels differ in place by less than this share of a voxel are the same: nothing is interpolated.
+SAME_VOXELS = 1e-3
+# A grid that is much too fine for its scans must not ask for terabytes.
+VOXELS_MAX = 2**31
+# Blocks of at most this shape in the files: about the size of what is read at once, a patch.
+BLOCK = (32, 64, 64)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A resampled scan. Its voxel (z, y, x) lies at origin + spacing * (x, y, z), mm in LPS."""
+
+    image: np.ndarray  # int16 (z, y, x), HU
+    labels: np.ndarray | None  # uint8 (z, y, x)
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    patient: str
+    hu_min: float
+    hu_max: float
+
+    def position_mm(self, zyx: np.ndarray) -> np.ndarray:
+        """Positions (x, y, z) in mm, (..., 3), of voxel indices (z, y, x), (..., 3), which may lie between voxels."""
+        return np.asarray(zyx, float)[..., ::-1] * self.spacing_mm + self.origin_mm
+
+    def voxel(self, position_mm: np.ndarray) -> np.ndarray:
+        """Voxel indices (z, y, x), (..., 3), not rounded, of positions (x, y, z) in mm: position_mm's inverse."""
+        return ((np.asarray(position_mm, float) - self.origin_mm) / self.spacing_mm)[..., ::-1]
+
+
+# ------------------------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a stored grid becomes an output grid along LPS: first turned, then sampled unless `same`.
+
+    `order` and `flips` turn the stored array (z, y, x), see `turned`. Sampling happens in coordinates that have
+    nothing to do with where the patient lay: `source_*` describe the turned array in them, `start` and `step` the
+    output grid; both are (x, y, z).
+    """
+
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    same: bool
+    source_spacing: tuple[float, float, float]
+    source_direction: tuple[float, ...]
+    start: tuple[float, float, float]
+    step: tuple[float, float, float]
+
+
+def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling:
+    """The output grid of a scan with the given spacing (x, y, z) in mm; None keeps the scan's own.
+
+    Stored axes are permuted and reversed to the nearest axes of LPS. If the scan is then still oblique (see
+    OBLIQUE_VOXELS), the output grid is the box along the axes that holds its whole field of view.
+    """
+    direction = np.array(geometry.direction, float).reshape(3, 3)
+    axes = max(itertools.permutations(range(3)), key=lambda axes: sum(abs(direction[range(3), axes])))
+    reversed_ = direction[range(3), axes] < 0
+    sense = np.where(reversed_, -1.0, 1.0)
+    size = np.array(geometry.size)[list(axes)]
+    own = np.array(geometry.spacing_mm, float)[list(axes)]
+    columns = direction[:, axes] * sense
+    # From the stored first voxel: half a field of view along every stored axis.
+    centre = geometry.origin_mm + direction @ (
+        np.array(geometry.spacing_mm) * (np.array(geometry.size) - 1) / 2
+    )
+
+    new = own if spacing_mm is None else np.array(spacing_mm, float)
+    corners = np.array(list(itertools.product((-1, 1), repeat=3))) * (size - 1) / 2 * own
+    moved = np.linalg.norm(corners @ columns.T - corners, axis=1).max()
+    oblique = bool(moved > OBLIQUE_VOXELS * own.min())
+    extent = np.abs(columns) @ (size * own) if oblique else size * own
+    count = np.maximum(1, np.floor(extent / new + 0.5)).astype(int)
+    if oblique:
+        source_spacing, source_direction, step = own, columns, new
+        middle = columns @ (own * (size - 1) / 2)
+    else:
+        # In voxels of the scan: at simple ratios the coordinates are then exact, and ties stay ties everywhere.
+        source_spacing, source_direction, step = np.ones(3), np.eye(3), new / own
+        middle = (size - 1) / 2
+    same = not oblique and bool((count == size).all() and (np.abs(step - 1) * size / 2 < SAME_VOXELS).all())
+    return Sampling(
+        order=tuple(2 - axes[row] for row in (2, 1, 0)),
+        flips=tuple(bool(reversed_[row]) for row in (2, 1, 0)),
+        size=tuple(map(int, count)),
+        spacing_mm=tuple(map(float, new)),
+        origin_mm=tuple(map(float, centre - new * (count - 1) / 2)),
+        same=same,
+        source_spacing=tuple(map(float, source_spacing)),
+        source_direction=tuple(map(float, source_direction.ravel())),
+        start=tuple(map(float, middle - step * (count - 1) / 2)),
+        step=tuple(map(float, step)),
+    )
+
+
+def turned(array: np.ndarray, how: Sampling) -> np.ndarray:
+    """A view of a stored array (z, y, x) with its axes permuted and reversed to the nearest of LPS."""
+    return array.transpose(how.order)[tuple(slice(None, None, -1 if flip else None) for flip in how.flips)]
+
+
+# --------------------------------------------------------------------------------------- interpolation
+
+
+def resample_image(array: np.ndarray, how: Sampling, hu_min: float, hu_max: float) -> np.ndarray:
+    """HU of a stored array (z, y, x) on the output grid, int16: cubic B-spline between clips, see the module."""
+    if how.same:
+        values = _clipped(turned(array, how), hu_min, hu_max)
+    else:
+        import SimpleITK as sitk
+
+        values = _sampled(_clipped(turned(array, how), hu_min, hu_max), how, sitk.sitkBSpline, hu_min)
+        np.clip(values, hu_min, hu_max, out=values)
+    return np.rint(values, out=values).astype(np.int16)
+
+
+def resample_labels(array: np.ndarray, how: Sampling) -> np.ndarray:
+    """Labels of a stored array (z, y, x) on the output grid, uint8: those of the nearest voxel.
+
+    Halfway between two voxels, that with the larger index.
+    """
+    labels = np.ascontiguousarray(turned(array, how), np.uint8)
+    if how.same:
+        return labels
+    import SimpleITK as sitk
+
+    return _sampled(labels, how, sitk.sitkNearestNeighbor, 0)
+
+
+def _clipped(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A float32 copy in C order (a turned array is not), which np.clip alone would not make."""
+    return np.clip(
+        values, low, high, out=np.empty(values.shape, np.float32), casting="same_kind", dtype=np.float32
+    )
+
+
+def _sampled(array: np.ndarray, how: Sampling, interpolator: int, outside: float) -> np.ndarray:
+    import SimpleITK as sitk
+
+    # Scans are what is spread over the cores; the result is the same for any number of threads.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    image = sitk.GetImageFromArray(array)
+    del array  # often the only reference: the spline is about to need much memory
+    image.SetSpacing(how.source_spacing)
+    image.SetDirection(how.source_direction)
+    along = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    sampled = sitk.Resample(
+        image, how.size, sitk.Transform(), interpolator, how.start, how.step, along, outside
+    )
+    return sitk.GetArrayFromImage(sampled)
+
+
+def thumbnail(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The whole image (z, y, x) resized to `shape`, int16; its proportions are not kept.
+
+    Linear, voxel centres aligned; where the thumbnail is coarser, the linear kernel is widened to its spacing, so
+    that every voxel counts. Weights that would reach over the edge go to the voxels inside.
+    """
+    along_z, along_y, along_x = (
+        _linear_weights(old, new) for old, new in zip(image.shape, shape, strict=True)
+    )
+    # Slice by slice, so that the volume never exists as floats. Sparse products add in a fixed order; a BLAS may not.
+    planes = np.empty((image.shape[0], shape[1] * shape[2]))
+    for index, plane in enumerate(image):
+        planes[index] = (along_x @ (along_y @ plane.astype(float)).T).T.ravel()
+    return np.rint(along_z @ planes).astype(np.int16).reshape(shape)
+
+
+def _linear_weights(old: int, new: int):
+    """Sparse matrix (new, old) that resizes an axis, rows summing to 1."""
+    from scipy.sparse import csr_array
+
+    ratio = old / new
+    centres = (np.arange(new)[:, None] + 0.5) * ratio - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(old) - centres) / max(1.0, ratio))
+    return csr_array(weights / weights.sum(axis=1, keepdims=True))
+
+
+# ------------------------------------------------------------------------------------------- one scan
+
+
+def key_of(row: ScanRow, settings: Resample, code: str) -> str:
+    """Hex digest of all that a resampled scan depends on; `code` is the digest of the code that makes it."""
+    facts = {
+        "scan": row.sha256,
+        "truth": row.truth_sha256,
+        "patient": row.patient,
+        "settings": settings.model_dump(mode="json"),
+        "code": code,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def resample_scan(row: ScanRow, raw: Path, settings: Resample) -> Resampled:
+    """Read one scan, and its label map if it has one, below `raw`, and resample it.
+
+    Refusal if its bytes are no longer those that were indexed (rule `changed`), if the result would be smaller
+    than `shape_min` (`too-small`) or absurdly large (`too-large`), or if the label map is not one of this scan
+    (`labels`); and whatever the reader refuses.
+
+    Memory at the peak, in the spline, whose coefficients are doubles: about 14 bytes for each voxel read and 4 for
+    each made, and 2 more for each read where the scan holds fractions of a HU.
+    """
+    _unchanged(raw, row.path, row.sha256)
+    scan = read_scan(raw / row.path, raw, None)
+    how = sampling(scan.geometry, settings.spacing_mm)
+    _check_size(how, settings)
+    image = resample_image(scan.array, how, settings.hu_min, settings.hu_max)
+    geometry = scan.geometry
+    del scan
+    labels = None
+    if row.truth:
+        _unchanged(raw, row.truth, row.truth_sha256)
+        labels = resample_labels(_label_values(read_scan(raw / row.truth, raw, None), geometry), how)
+    return Resampled(
+        image, labels, how.spacing_mm, how.origin_mm, row.patient, settings.hu_min, settings.hu_max
+    )
+
+
+def _unchanged(raw: Path, path: str, sha256: str) -> None:
+    try:
+        found, _ = digest(files_of(raw / path, raw))
+    except Refusal as refusal:
+        if refusal.rule == "unreadable":
+            raise
+        raise Refusal(
+            "changed", f"It is not as it was when the cohort was indexed. {refusal.reason}"
+        ) from None
+    if found != sha256:
+        raise Refusal("changed", f"The bytes of {path} are not those that the cohort was indexed with.")
+
+
+def _check_size(how: Sampling, settings: Resample) -> None:
+    shape = how.size[::-1]
+    if any(side < least for side, least in zip(shape, settings.shape_min, strict=True)):
+        raise Refusal(
+            "too-small",
+            f"After resampling it has {_times(shape)} voxels (z, y, x); resample.shape_min asks for at least "
+            f"{_times(settings.shape_min)}.",
+        )
+    if math.prod(shape) > VOXELS_MAX:
+        raise Refusal(
+            "too-large",
+            f"After resampling it would have {_times(shape)} voxels (z, y, x), more than {VOXELS_MAX:,}; "
+            "resample.spacing_mm is too fine for it.",
+        )
+
+
+def _label_values(truth: Scan, geometry: Geometry) -> np.ndarray:
+    """The label map as uint8 (z, y, x), once it is known to lie on the scan's grid and to hold labels."""
+    if difference := geometry.difference(truth.geometry):
+        raise Refusal("labels", f"Its label map lies on another grid than the scan: {difference}.")
+    with np.errstate(invalid="ignore"):
+        labels = truth.array.astype(np.uint8)
+    if not np.array_equal(labels, truth.array):
+        raise Refusal("labels", "Its label map holds other values than whole numbers from 0 to 255.")
+    return labels
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+# -------------------------------------------------------------------------------------------- files
+
+
+def write_resampled(path: Path, scan: str, resampled: Resampled, small: np.ndarray, key: str) -> None:
+    """Write a resampled scan with its thumbnail as one file, whole or not at all. Equal content, equal bytes."""
+    aside = path.with_name(f".{path.name}.part")
+    with create_h5(aside) as file:
+        for name, array in (("image", resampled.image), ("labels", resampled.labels), ("thumbnail", small)):
+            if array is not None:
+                # Compressed, because it halves real scans (label maps: 1 in 100) and reads no slower.
+                write_array(
+                    file, name, array, chunks=_blocks(array.shape), fletcher32=True, compression="blosc2"
+                )
+        file.attrs["scan"] = scan
+        file.attrs["patient"] = resampled.patient
+        file.attrs["spacing_mm"] = np.array(resampled.spacing_mm)
+        file.attrs["origin_mm"] = np.array(resampled.origin_mm)
+        file.attrs["direction"] = np.eye(3).ravel()
+        file.attrs["intensity"] = "HU"
+        file.attrs["hu_min"] = float(resampled.hu_min)
+        file.attrs["hu_max"] = float(resampled.hu_max)
+        file.attrs["key"] = key
+    os.replace(aside, path)
+
+
+def _blocks(shape: Sequence[int]) -> tuple[int, ...]:
+    """Blocks of at most BLOCK that divide the shape evenly, for the last ones are stored in full."""
+    return tuple(math.ceil(side / math.ceil(side / most)) for side, most in zip(shape, BLOCK, strict=True))
+
+
+def read_resampled(path: Path) -> Resampled:
+    """The resampled scan of a file. InputError naming the file if it is missing, damaged or of another kind."""
+    with open_h5(path) as file:
+        image = _volume(file, "image", np.int16, path)
+        labels = _volume(file, "labels", np.uint8, path) if "labels" in file else None
+        if labels is not None and labels.shape != image.shape:
+            raise InputError(f"{path}: labels must have the image's shape {image.shape}, got {labels.shape}")
+        return Resampled(
+            image,
+            labels,
+            tuple(map(float, file.attrs["spacing_mm"])),
+            tuple(map(float, file.attrs["origin_mm"])),
+            str(file.attrs["patient"]),
+            float(file.attrs["hu_min"]),
+            float(file.attrs["hu_max"]),
+        )
+
+
+def _volume(file: h5py.File, name: str, dtype: type, path: Path) -> np.ndarray:
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.dtype != dtype or found.ndim != 3 or 0 in found.shape:
+        raise InputError(
+            f"{path}: {name} must be a volume of {np.dtype(dtype)} (z, y, x); run `dvc repro resample`"
+        )
+    return found[...]
+
+
+def write_thumbnails(path: Path, scans: Sequence[ScanRow], files: Sequence[Path], settings: Resample) -> None:
+    """Gather the thumbnails of resampled scans (their files in the order of `scans`) into one file, row by row."""
+    shape = settings.thumbnail_shape
+    with create_h5(path) as target:
+        gathered = empty_array(
+            target, "thumbnails", (len(scans), *shape), np.int16, chunks=(1, *shape), fletcher32=True
+        )
+        for index, file in enumerate(files):
+            with open_h5(file) as source:
+                gathered[index] = source["thumbnail"][...]
+        write_array(target, "scan", fixed_texts([row.scan for row in scans], 12))
+        write_array(target, "patient", fixed_texts([row.patient for row in scans], 64))
+        write_array(target, "split", fixed_texts([row.split for row in scans], 10))
+        write_array(target, "pretrain", np.array(["pretrain" in row.use for row in scans], bool))
+        target.attrs["hu_min"] = float(settings.hu_min)
+        target.attrs["hu_max"] = float(settings.hu_max)
+
+
+def resampled_scans(scans: Sequence[ScanRow], folder: Path) -> list[ScanRow]:
+    """Those of the scans that were resampled into `folder`: all that its quarantine.csv does not set aside."""
+    refused = {(row.source, row.path) for row in read_rows(folder / QUARANTINE, QuarantineRow)}
+    return [row for row in scans if (row.source, row.path) not in refused]
+
+
+# ------------------------------------------------------------------------------------------ all scans
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the scans of a cohort."""
+
+    made: int
+    kept: int  # from an earlier run
+    refused: list[QuarantineRow]
+
+    def __str__(self) -> str:
+        text = f"{self.made + self.kept} scans: {self.made} made, {self.kept} kept"
+        return f"{text}; {len(self.refused)} set aside ({_by_rule(self.refused)})" if self.refused else text
+
+
+@dataclass(frozen=True)
+class _Job:
+    row: ScanRow
+    raw: Path
+    settings: Resample
+    key: str
+    target: Path
+
+
+def resample_cohort(
+    scans: Sequence[ScanRow],
+    raw: Path,
+    settings: Resample,
+    code: str,
+    *,
+    earlier: Path,
+    store: Path,
+    output: Path,
+    workers: int,
+) -> Tally:
+    """Fill `output` with a file for each scan, thumbnails.h5 and quarantine.csv.
+
+    A scan that `earlier` (the folder of the last run) or `store` (finished scans of a run that was killed) holds
+    whole and with the current key is taken from there; the others are made by `workers` processes, each in its
+    own file in `store`. The result depends neither on what was there nor on the workers. Raw files of scans that
+    are taken over are not read again: a change in them makes the cohort anew first.
+    InputError if there is no scan, or none that can be used.
+    """
+    scans = sorted(scans, key=lambda row: row.scan)
+    fixed_texts([row.patient for row in scans], 64)  # what thumbnails.h5 cannot hold is said before the work
+    found: dict[str, Path] = {}
+    jobs = []
+    for row in console.track(scans, "resample: looking for finished scans", len(scans), "scans"):
+        key = key_of(row, settings, code)
+        places = [place / f"{row.scan}.h5" for place in (store, earlier)]
+        if whole := next((file for file in places if _is_whole(file, key)), None):
+            found[row.scan] = whole
+        else:
+            jobs.append(_Job(row, raw.absolute(), settings, key, store.absolute() / f"{row.scan}.h5"))
+    if jobs and not raw.is_dir():
+        raise InputError(f"cohort.raw: there is no folder {raw}; correct the parameter in params.yaml")
+    kept = len(found)
+
+    refused: dict[str, QuarantineRow] = {}
+    for job, result in console.track(spread(_make, jobs, workers), "resample", len(jobs), "scans"):
+        if result is None:
+            found[job.row.scan] = job.target
+        else:
+            refused[job.row.scan] = _lost(job.row) if isinstance(result, Lost) else result
+    rows = [refused[row.scan] for row in scans if row.scan in refused]
+    usable = [row for row in scans if row.scan in found]
+    if not usable:
+        raise InputError(
+            f"resample: none of {len(scans)} scans can be used ({_by_rule(rows)}). "
+            f"The first, {rows[0].path}: {rows[0].reason}"
+            if rows
+            else "data/cohort/scans.csv: it names no scan; put scans under cohort.raw"
+        )
+    for row in usable:
+        _link(found[row.scan], output / f"{row.scan}.h5")
+    write_thumbnails(output / THUMBNAILS, usable, [output / f"{row.scan}.h5" for row in usable], settings)
+    write_rows(output / QUARANTINE, QuarantineRow, rows)
+    return Tally(len(usable) - kept, kept, rows)
+
+
+def _make(job: _Job) -> QuarantineRow | None:
+    """Resample one scan into its file, in whichever process; why not, where it cannot be."""
+    try:
+        resampled = resample_scan(job.row, job.raw, job.settings)
+    except Refusal as refusal:
+        return QuarantineRow(job.row.path, job.row.source, refusal.rule, refusal.reason)
+    except RuntimeError as error:  # SimpleITK's way of saying so
+        if "allocate memory" in str(error) or "bad_alloc" in str(error):
+            raise MemoryError from error
+        raise
+    small = thumbnail(resampled.image, job.settings.thumbnail_shape)
+    write_resampled(job.target, job.row.scan, resampled, small, job.key)
+    return None
+
+
+def _lost(row: ScanRow) -> QuarantineRow:
+    reason = (
+        f"Resampling it ended its process twice, the second time with nothing else going on; its {_times(row.size)} "
+        "voxels (x, y, z) may need more memory than there is."
+    )
+    return QuarantineRow(row.path, row.source, "memory", reason)
+
+
+def _is_whole(path: Path, key: str) -> bool:
+    """Whether a file has that key and every one of its blocks can be read; False sends the scan to be made anew."""
+    try:
+        with open_h5(path) as file:
+            if file.attrs["key"] != key:
+                return False
+            for name in ("image", "labels", "thumbnail"):
+                if name in file:
+                    for block in file[name].iter_chunks():
+                        file[name][block]
+    except InputError:
+        return False
+    return True
+
+
+def _link(file: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system cannot do that. Never written to again."""
+    file = file.resolve()
+    try:
+        os.link(file, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
+            raise
+        shutil.copyfile(file, target)
+
+
+def _by_rule(rows: Sequence[QuarantineRow]) -> str:
+    return ", ".join(f"{rule}: {count}" for rule, count in sorted(Counter(row.rule for row in rows).items()))

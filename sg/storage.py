@@ -1,0 +1,222 @@
+"""HDF5 in one manner: equal content is equal bytes on writing, and nothing is believed on reading.
+
+    with create_h5(run.output(path)) as file:
+        write_array(file, "image", image, chunks=(16, 64, 64), fletcher32=True)
+    with open_h5(path) as file:
+        image = file["image"][...]
+
+Files that may have come from elsewhere (a remote, a colleague) are checked before any of their arrays is
+allocated.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from sg.errors import InputError
+
+# One stored chunk may unpack to no more than this: a small file cannot ask for much memory.
+CHUNK_BYTES_MAX = 64 * 2**20
+
+# How HDF5 begins a complaint about a file being read, as h5py passes it on; any other error in the body of a
+# `with` is not about that file and is left alone.
+_ABOUT_READING = re.compile(
+    r"^(\[Errno \d+\] )?(Unable to|Can't) (synchronously )?(?!write|create|flush|extend)"
+)
+_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
+_REMEDY = "delete it and run `dvc repro` to make it again"
+
+
+def create_h5(path: Path) -> h5py.File:
+    """A new HDF5 file, to be used in a `with`; the newest format, in which all metadata has checksums.
+
+    Write it in a fixed order and from one process: equal content is then equal bytes.
+    """
+    # Blosc2 takes its settings from these, over those that are asked for: bytes would depend on the environment.
+    for name in [name for name in os.environ if name.startswith("BLOSC_")]:
+        del os.environ[name]
+    # Without a cache for blocks, one gets its place in the file when it is written. With it, that would be when its
+    # object is closed, that is, when nobody holds it any more: a profiler in another thread would change the bytes.
+    return h5py.File(path, "w", libver="latest", rdcc_nbytes=0)
+
+
+def write_array(
+    group: h5py.Group,
+    name: str,
+    array: np.ndarray,
+    *,
+    chunks: tuple[int, ...] | None = None,
+    fletcher32: bool = False,
+    compression: Literal["none", "blosc2"] = "none",
+) -> h5py.Dataset:
+    """Write one array as the data set `name` (below groups, if it has slashes) and return it.
+
+    `chunks` are cut to the array's shape; None lets h5py choose where a checksum or compression needs chunks,
+    and else stores the array in one piece. `fletcher32` keeps a checksum for each chunk, which HDF5 tests on
+    reading. Blosc2 is lz4 with bit shuffle. Arrays without elements and scalars are stored plainly.
+    """
+    array = np.asarray(array)
+    made = empty_array(
+        group, name, array.shape, array.dtype, chunks=chunks, fletcher32=fletcher32, compression=compression
+    )
+    if array.size:
+        made[...] = array
+    return made
+
+
+def empty_array(
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.typing.DTypeLike,
+    *,
+    chunks: tuple[int, ...] | None = None,
+    fletcher32: bool = False,
+    compression: Literal["none", "blosc2"] = "none",
+) -> h5py.Dataset:
+    """A data set as `write_array` makes it, to be filled by the caller, every chunk once, whole and in order."""
+    if compression not in ("none", "blosc2"):
+        raise ValueError(f"compression must be none or blosc2, got {compression!r}")
+    filters: dict[str, object] = {}
+    if 0 not in shape and shape != ():
+        if compression == "blosc2":
+            import hdf5plugin
+
+            filters |= hdf5plugin.Blosc2(cname="lz4", clevel=5, filters=hdf5plugin.Blosc2.BITSHUFFLE)
+        if chunks is not None:
+            filters["chunks"] = tuple(min(side, extent) for side, extent in zip(chunks, shape, strict=True))
+        elif fletcher32 or filters:
+            filters["chunks"] = True
+        if fletcher32:
+            filters["fletcher32"] = True
+    return group.create_dataset(name, shape, dtype, track_times=False, **filters)
+
+
+def fixed_texts(texts: Sequence[str], width: int) -> np.ndarray:
+    """Texts as UTF-8 of a fixed width (dtype S<width>), as tables in HDF5 keep names; read back with `.decode()`.
+
+    InputError for a text that is longer: NumPy would cut it without a word, and two patients could become one.
+    """
+    encoded = [text.encode() for text in texts]
+    for text, code in zip(texts, encoded, strict=True):
+        if len(code) > width:
+            raise InputError(f"{text!r}: a name must take at most {width} bytes, got {len(code)}; shorten it")
+    return np.array(encoded, dtype=f"S{width}")
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[h5py.File]:
+    """The file opened for reading, checked as `open_checked` does.
+
+    What turns out unreadable in the body of the `with` is an InputError too.
+    """
+    with reading(path), open_checked(path) as file:
+        yield file
+
+
+def open_checked(path: Path) -> h5py.File:
+    """The file opened for reading, for a caller that keeps it open (and reads within `reading(path)`).
+
+    InputError naming the file if it is missing, truncated or no HDF5; if it holds a link out of itself or any
+    soft link, a virtual data set or one kept in another file; if a data set declares more than is stored.
+    Open after a fork, never before.
+    """
+    import hdf5plugin  # noqa: F401 (registers Blosc2 with HDF5)
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file; run `dvc repro` to make it")
+    file = None
+    try:
+        file = h5py.File(path, "r")
+        _check(file, path)
+    except BaseException as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, _HDF5_ERRORS) and not isinstance(error, PermissionError):
+            raise _unreadable(path, error) from error
+        raise
+    return file
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what HDF5 complains about in the body (a checksum, a missing data set) into an InputError."""
+    try:
+        yield
+    except _HDF5_ERRORS as error:
+        if not _ABOUT_READING.match(_text(error)):
+            raise
+        raise _unreadable(path, error) from error
+
+
+def _text(error: Exception) -> str:
+    """The message, of a KeyError without the quotes that str puts around it."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: {_in_words(_text(error))}; {_REMEDY}")
+
+
+def _in_words(complaint: str) -> str:
+    lacking = re.search(r"object '(.*)' doesn't exist|can't locate attribute: '(.*)'", complaint)
+    if lacking:
+        return f"incomplete: it lacks {lacking[1] or lacking[2]!r}"
+    for sign, words in (
+        ("filter returned failure", "damaged: a stored block fails its checksum"),
+        ("checksum", "damaged: a part of its structure fails its checksum"),
+        ("truncated file", "truncated: it is shorter than it says"),
+        ("signature not found", "not an HDF5 file, or its beginning is damaged"),
+    ):
+        if sign in complaint:
+            return words
+    return f"cannot be read ({' '.join(complaint.split())})"
+
+
+def _check(file: h5py.File, path: Path) -> None:
+    """InputError unless every link stays inside the file and every data set is wholly stored in it."""
+    size = Path(path).stat().st_size
+    links: list[tuple[str, int]] = []
+    # Only collected here: an exception would not pass through HDF5's own loop.
+    file.id.links.visit(
+        lambda name, info: links.append((name.decode(errors="replace"), info.type)), info=True
+    )
+    for name, kind in links:
+        if kind != h5py.h5l.TYPE_HARD:
+            raise InputError(f"{path}: {name} must not be a link to another place; {_REMEDY}")
+        found = file[name]
+        if isinstance(found, h5py.Dataset) and (problem := _not_stored(found, size)):
+            raise InputError(f"{path}: {name} must be wholly stored in the file, but it {problem}; {_REMEDY}")
+
+
+def _not_stored(found: h5py.Dataset, file_size: int) -> str | None:
+    """What keeps a data set from being wholly in its file; None if it is there."""
+    if found.is_virtual:
+        return "is a virtual data set"
+    if found.external:
+        return "keeps its values in another file"
+    declared = found.size * found.dtype.itemsize if found.shape is not None else 0
+    if declared == 0:
+        return None
+    if found.chunks is None:
+        return (
+            f"declares {declared} bytes" if declared > min(file_size, found.id.get_storage_size()) else None
+        )
+    chunk_bytes = math.prod(found.chunks) * found.dtype.itemsize
+    if chunk_bytes > CHUNK_BYTES_MAX:
+        return f"has blocks of {chunk_bytes} bytes, more than {CHUNK_BYTES_MAX}"
+    needed = math.prod(-(-extent // side) for extent, side in zip(found.shape, found.chunks, strict=True))
+    # A block takes some bytes however well it is compressed, so a count beyond the file's size cannot be
+    # true; and an honest file stores every block.
+    if needed > file_size or found.id.get_num_chunks() != needed:
+        return f"declares {needed} blocks"
+    return None

@@ -1,0 +1,370 @@
+"""The page shows what the artifacts say, to anybody, and loads nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sg import paths
+from sg.errors import InputError
+from sg.report import discovery
+from sg.report.page import write_page
+from sg.report.provenance import versions
+from sg.storage import create_h5, open_h5, write_array
+from tests.report.conftest import PATTERNS, Made, write_study
+from tests.report.reading import Page
+
+HOSTILE = '"><script>alert({0})</script>&amp;{{{{ 7*7 }}}}'
+
+
+def write(made: Made, name: str = "index.html") -> str:
+    path = made.root / name
+    write_page(path, made.root, made.study, versions(), "0123abc")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def html(made):
+    return write(made)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def summary_of(made: Made) -> list[dict[str, str]]:
+    with open(made.root / paths.EVALUATE / "summary.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# -------------------------------------------------------------------------------- what every page is
+
+
+def test_equal_artifacts_give_equal_bytes(made, html):
+    assert write(made, "again.html") == html
+
+
+def test_two_clones_give_equal_bytes(html, make_study):
+    assert write(make_study()) == html
+
+
+def test_every_element_is_closed_where_it_should_be(page):
+    assert len(page.elements) > 500
+
+
+def test_no_id_is_given_twice_and_every_link_leads_to_one(page):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in page.named("a") + page.named("use"):
+        assert attributes["href"].startswith("#")
+        assert attributes["href"][1:] in ids
+
+
+def test_clip_paths_of_the_charts_are_there(html, page):
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= ids
+
+
+def test_every_picture_and_chart_says_in_words_what_it_shows(page):
+    pictures = page.named("img")
+    assert len(pictures) > 50
+    assert all(len(attributes["alt"]) > 10 for attributes in pictures)
+    charts = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert charts
+    assert all(len(attributes["aria-label"]) > 10 for attributes in charts)
+
+
+def test_it_loads_nothing_and_runs_nothing(html, page):
+    assert "http:" not in html
+    assert "https:" not in html
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, _ in page.elements
+    }
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "srcset", "action", "data", "poster", "xlink:href"):
+            assert (attributes.get(name) or "data:image/png;base64,").startswith("data:image/png;base64,")
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_it_names_no_place_and_no_time(made, html):
+    assert str(made.root) not in html
+    assert str(Path.cwd()) not in html
+    assert not re.search(r"\d\d:\d\d:\d\d|<dc:date>|matplotlib\.org", html)
+
+
+def test_it_is_small_and_made_fast(made):
+    start = time.process_time()
+    size = len(write(made, "timed.html").encode())
+    assert size < 1_500_000
+    assert time.process_time() - start < 6
+
+
+# ------------------------------------------------------------------------------------------ contents
+
+
+def test_the_table_holds_the_numbers_of_summary_csv(made, page):
+    shown = [[cell.strip() for cell in row] for row in page.tables["summary"][1:]]
+    initializations = [row[-6:] for row in shown if not row[-6].startswith("baseline")]
+    expected = []
+    for row in summary_of(made):
+        number = {key: 100 * float(row[key]) for key in ("mean", "sd", "low", "high")}
+        expected.append(
+            [
+                row["initialization"] + (" (control)" if row["initialization"] == "scratch" else ""),
+                f"{number['mean']:.2f} ± {number['sd']:.2f}",
+                f"{float(row['p_corrected']):.3f}" if row["p_corrected"] else "–",
+                row["mark"],
+                f"{number['low']:.2f} to {number['high']:.2f}",
+                row["trials"],
+            ]
+        )
+    assert initializations == expected
+    assert [row[0] for row in shown if len(row) == 7] == [
+        "nccAUC; 5 test patients",
+        "lcsIoU; 5 test patients",
+    ]
+
+
+def test_it_says_how_much_its_numbers_are_worth(page):
+    text = " ".join(page.text.split())
+    for words in (
+        "over 3 trials",
+        "Welch's two-sample t-test, two-sided, over the trials, against the control scratch, with Holm's correction",
+        "3 trials are few",
+        "on 20 candidates, 5 of them nodules of 5 test patients; trained on 10 patients, stopped by 4 validation",
+        "So few test patients leave much to chance",
+        "are synthetic",
+        "models-genesis is significantly better than scratch on ncc, lcs.",
+    ):
+        assert words in text
+
+
+@pytest.fixture(scope="module")
+def other(make_study):
+    """Another outcome: worse than the control, behind a baseline, much refused, and a method that only classifies."""
+    made = make_study(refusals=250)
+    summary = made.root / paths.EVALUATE / "summary.csv"
+    summary.write_text(summary.read_text().replace(",+,", ",-,"))
+    (made.root / paths.EVALUATE / "baselines.csv").write_text(
+        "task,metric,name,description,score\nncc,AUC,mean-hu,the mean HU alone,0.99\nlcs,IoU,threshold,by HU,0.1\n"
+    )
+    examples = made.root / paths.method("semantic-genesis") / "examples.h5"
+    with open_h5(examples) as file:
+        kept = {name: file[name][...] for name in ("original", "perturbed")}
+    examples.unlink()
+    with create_h5(examples) as file:
+        for name, patches in kept.items():
+            write_array(file, name, patches)
+    return Page(write(made))
+
+
+def test_a_baseline_that_does_as_well_is_said_at_the_top(other):
+    text = " ".join(other.text.split())
+    assert "On ncc no initialization does better on average than a simple baseline (mean-hu)." in text
+    assert "On lcs no initialization" not in text
+
+
+def test_a_significantly_worse_initialization_is_called_that(other):
+    assert "models-genesis is significantly worse on ncc, lcs." in " ".join(other.text.split())
+    assert [row[-3] for row in other.tables["summary"][2:4]] == ["−", "−"]
+
+
+def test_of_many_refusals_the_first_are_shown_and_the_others_counted(other):
+    text = " ".join(other.text.split())
+    assert "Set aside: 250 files" in text
+    assert "And 50 more rows in data/cohort/quarantine.csv" in text
+    assert text.count("luna16/subset1/bad-") == 200
+
+
+def test_a_method_that_restores_nothing_shows_originals_and_perturbed_ones(other):
+    alts = [attributes["alt"] for attributes in other.named("img")]
+    assert sum(alt.startswith("restored") for alt in alts) == 6
+    assert sum(alt.startswith("perturbed") for alt in alts) == 12
+
+
+def test_refusals_duplicates_and_warnings_of_all_stages_are_listed(page):
+    text = " ".join(page.text.split())
+    assert "the file ends after 1,204 of 516,096 bytes; copy it again" in text
+    assert "1 of them is a scan that was there already" in text
+    for stage, sentence in (
+        ("cohort", "no patients.csv: each file is a patient"),
+        ("neighbors", "depth: 10 of 12 kept"),
+        ("targets lcs", "2 candidates lie outside their scan"),
+    ):
+        assert f"{stage} {sentence}" in text
+
+
+def test_the_gallery_has_as_many_patterns_and_crops_as_asked_for(made, html):
+    assert html.count('<div class="pattern">') == made.study.report.patterns == 4
+    gallery = html.split('<div class="gallery">')[1].split("How well discovery worked")[0]
+    assert gallery.count("<img") == 4 * (1 + made.study.report.crops)
+
+
+def test_the_farthest_patient_is_the_one_at_the_largest_distance(made):
+    shown = discovery.embedding(made.root, made.study)["references"][0]["shown"]
+    train = [entry for entry in shown if not entry["what"].startswith("nearest")]
+    assert [entry["what"] for entry in train] == [
+        "the reference",
+        "no. 1",
+        "no. 2",
+        "no. 3",
+        "no. 4",
+        "the farthest",
+    ]
+    distances = [entry["distance"] for entry in train]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+
+
+def test_parameters_are_shown_whole_and_read_back_equal(made, page):
+    text = page.text[page.text.index("params.yaml, whole") + len("params.yaml, whole") :]
+    assert yaml.safe_load(text[: text.index("Libraries")]) == made.study.model_dump(mode="json")
+
+
+def test_versions_and_commit_are_named(page):
+    assert "Commit 0123abc." in page.text
+    for name, value in versions():
+        assert name in page.text
+        assert value in page.text
+
+
+# ------------------------------------------------------------------------------------------ variants
+
+
+def test_without_tasks_the_page_ends_with_pre_training_and_says_so(make_study):
+    page = Page(write(make_study(tasks=())))
+    assert "This study has no target task" in page.text
+    assert "the study ends here" in page.text
+    assert "Fine-tuning" not in page.text
+    assert "summary" not in page.tables
+
+
+def test_without_methods_the_page_has_results_from_scratch(make_study):
+    page = Page(write(make_study(methods=())))
+    assert "This study pre-trains nothing" in page.text
+    assert [row[-6] for row in page.tables["summary"][1:]] == ["scratch (control)", "baseline: threshold"] * 2
+
+
+def test_without_tasks_and_methods_there_is_still_a_page(make_study):
+    text = Page(write(make_study(tasks=(), methods=()))).text
+    assert "This study pre-trains nothing" in text
+    assert f"{PATTERNS} discovered patterns" in text
+
+
+@pytest.fixture(scope="module")
+def bare(make_study):
+    return Page(write(make_study(truth=False, trials=1)))
+
+
+def test_without_truth_it_says_that_only_the_eye_can_judge(bare):
+    assert "can only be judged by eye" in " ".join(bare.text.split())
+    assert "random" not in bare.text.split("Discovered patterns")[1].split("How well discovery worked")[0]
+
+
+def test_one_trial_has_no_spread_and_no_test(bare):
+    assert "With one trial there is neither a standard deviation nor a test." in bare.text
+    assert [row[-4] for row in bare.tables["summary"][1:4]] == ["–", "–", "–"]
+    assert bare.tables["summary"][1][-5].endswith("± –")
+
+
+# ------------------------------------------------------------------------------------------- hostile
+
+
+def test_names_and_sentences_of_data_sets_are_harmless(tmp_path):
+    made = write_study(tmp_path, patient=HOSTILE[:60])
+    quarantine = made.root / paths.QUARANTINE
+    quarantine.write_text(quarantine.read_text().replace("truncated", "<img src=x onerror=alert(1)>"))
+    (made.root / paths.COHORT_SUMMARY).write_text(
+        json.dumps({"warnings": ["</style><script>1</script> \ud800"]})
+    )
+    (made.root / paths.EVALUATE / "baselines.csv").write_text(
+        "task,metric,name,description,score\nncc,AUC,--><script>$x^$</script><!--,<b>bold</b> {{ 7*7 }},0.5\n"
+    )
+    html = write(made)
+    page = Page(html)
+    assert "<script" not in html
+    assert not page.named("script")
+    assert any("<script>alert(" in attributes["alt"] for attributes in page.named("img"))
+    assert "--><script>$x^$</script><!--" in page.text
+    assert "<b>bold</b> {{ 7*7 }}" in page.text
+    assert "<img src=x onerror=alert(1)>" in page.text
+    assert "\\ud800" in page.text
+    assert all("onerror" not in attributes for attributes in page.named("img"))
+
+
+def test_a_missing_table_is_named(copied):
+    (copied.root / paths.EVALUATE / "trials.csv").unlink()
+    with pytest.raises(InputError, match=r"trials\.csv: there is no such file; run `dvc repro`"):
+        write(copied)
+
+
+def test_a_table_without_a_column_is_named(copied):
+    (copied.root / paths.EMBED / "history.csv").write_text("epoch,train\n1,0.5\n")
+    with pytest.raises(InputError, match=r"history\.csv: the table must have the columns \['validation'\]"):
+        write(copied)
+
+
+def test_a_damaged_patch_is_named(copied):
+    path = copied.root / paths.PATTERNS
+    with open_h5(path) as file:
+        start = file["patches"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start + 100] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"patterns\.h5: damaged"):
+        discovery.patterns(copied.root, copied.study)
+
+
+# --------------------------------------------------------------------------------- stage and browser
+
+
+def test_the_stage_writes_the_same_page_whatever_the_hash_seed(project):
+    made = write_study(project.root)
+    (project.root / "params.yaml").write_text(
+        yaml.safe_dump(made.study.model_dump(mode="json"), sort_keys=False)
+    )
+    pages = []
+    for seed in ("1", "2"):
+        done = project.run("report", PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        assert "report/index.html" in done.stdout + done.stderr
+        pages.append((project.root / "report" / "index.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_a_browser_shows_it(made, html, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here (apt-get install chromium)")
+    from PIL import Image
+
+    shot = tmp_path / "page.png"
+    subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1200,4000", f"--screenshot={shot}", (made.root / "index.html").as_uri(),
+        ],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    image = Image.open(shot).convert("RGB")
+    assert image.size == (1200, 4000)
+    colours = image.getcolors(maxcolors=1200 * 4000)
+    assert len(colours) > 200
+    background = max(colours)[0] / (1200 * 4000)
+    assert 0.3 < background < 0.97
+    # The bars of the three initializations are drawn, in the page's own colours.
+    inks = {colour for count, colour in colours if count > 30}
+    assert {(0x0F, 0x7F, 0x77), (0xC2, 0x58, 0x1C), (0x5B, 0x50, 0xB8)} <= inks or {
+        (0x43, 0xB8, 0xAB)
+    } <= inks

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg import cutting
+from sg.admissible import admissible
+from sg.coordinates import discover
+from sg.cutting import cut, write_caches
+from sg.errors import InputError
+from sg.params import Patches
+from sg.patches import PatchCache
+from sg.resampling import read_resampled
+from tests.hand_made import in_a_row, name, noise, scan_row, settings, write_scan
+
+SIZE = (2, 4, 4)
+
+
+def patches_settings(**changes) -> Patches:
+    values = {
+        "sub_volumes": 5,
+        "sub_volumes_validation": 2,
+        "rule": {"border": (1, 1, 1), "tissue_hu": -150.0, "tissue_min": 0.3, "tissue_max": 0.9},
+        "compression": "none",
+    }
+    return Patches(**(values | changes))
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "resampled"
+    folder.mkdir()
+    for i in range(8):
+        write_scan(folder, i, noise(i, (7, 12 + i % 3, 14)))
+    return folder
+
+
+ROWS = [scan_row(i, "train" if i < 6 else "validation") for i in range(8)]
+
+
+def make(
+    folder: Path, scans: Path, workers: int = 1, patterns: int = 4, rows=ROWS, **changes
+) -> cutting.Caches:
+    found = discover(in_a_row(6, 2), scans, settings(patterns=patterns), 1, 1)
+    folder.mkdir()
+    crops = np.concatenate(found.crops)
+    return write_caches(folder, crops, patterns, SIZE, rows, scans, patches_settings(**changes), 1, workers)
+
+
+# ------------------------------------------------------------------------------------------- one patch
+
+
+def plain(box: np.ndarray, size) -> np.ndarray:
+    """Linear interpolation of a box at every new voxel's centre, written out with loops."""
+    out = np.empty(size)
+    for index in np.ndindex(*size):
+        at = [
+            min(max((i + 0.5) * old / new - 0.5, 0), old - 1)
+            for i, old, new in zip(index, box.shape, size, strict=True)
+        ]
+        value = 0.0
+        for corner in np.ndindex(2, 2, 2):
+            weight, voxel = 1.0, []
+            for place, side, old in zip(at, corner, box.shape, strict=True):
+                low = int(place)
+                weight *= (place - low) if side else 1 - (place - low)
+                voxel.append(min(low + side, old - 1))
+            value += weight * box[tuple(voxel)]
+        out[index] = value
+    return out
+
+
+@given(
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.integers(0, 2**32),
+)
+def test_a_resized_patch_is_that_of_plain_trilinear_interpolation(extent, size, seed):
+    image = noise(seed, (8, 8, 8))
+    patch = cut(image, (1, 0, 2), extent, size)
+    assert (patch.dtype, patch.shape) == (np.int16, size)
+    expected = plain(image[1 : 1 + extent[0], : extent[1], 2 : 2 + extent[2]].astype(float), size)
+    assert np.abs(patch - expected).max() <= 0.5 + 1e-3
+
+
+def test_a_patch_of_its_own_size_is_the_box_itself():
+    image = noise(0, (6, 6, 6))
+    np.testing.assert_array_equal(cut(image, (1, 2, 3), (2, 3, 3), (2, 3, 3)), image[1:3, 2:5, 3:6])
+
+
+def test_voxel_centres_are_aligned_so_that_halving_averages_pairs_and_a_ramp_stays_one():
+    ramp = np.arange(0, 800, 100, dtype=np.int16).reshape(1, 1, 8)
+    assert cut(ramp, (0, 0, 0), (1, 1, 8), (1, 1, 4)).ravel().tolist() == [50, 250, 450, 650]
+    # From 4 to 8: quarters between, the outermost voxels reach over the edge.
+    assert cut(ramp, (0, 0, 2), (1, 1, 4), (1, 1, 8)).ravel().tolist() == [
+        200,
+        225,
+        275,
+        325,
+        375,
+        425,
+        475,
+        500,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("corner", "extent"), [((-1, 0, 0), (2, 2, 2)), ((0, 0, 5), (2, 2, 2)), ((5, 0, 0), (2, 1, 1))]
+)
+def test_a_box_that_leaves_the_image_is_never_cut_short(corner, extent):
+    with pytest.raises(ValueError, match="leaves the image"):
+        cut(noise(0, (6, 6, 6)), corner, extent, SIZE)
+
+
+# ------------------------------------------------------------------------------------------ both caches
+
+
+def test_every_patch_of_both_caches_is_cut_again_from_its_scan_voxel_by_voxel(scans, tmp_path):
+    done = make(tmp_path / "out", scans)
+    for file, count in (("patterns.h5", done.patterns), ("random.h5", done.random)):
+        cache = PatchCache(tmp_path / "out" / file)
+        assert len(cache) == count > 0
+        for row, patch in zip(cache.rows, cache.read(range(count)), strict=True):
+            image = read_resampled(scans / f"{row['scan'].decode()}.h5").image
+            np.testing.assert_array_equal(patch, cut(image, row["corner"], row["extent"], SIZE))
+
+
+def test_rows_of_patterns_are_ordered_by_pattern_rank_and_resolution(scans, tmp_path):
+    make(tmp_path / "out", scans)
+    cache = PatchCache(tmp_path / "out" / "patterns.h5")
+    keys = [(r["pattern"], r["split"] == b"validation", r["rank"], r["resolution"]) for r in cache.rows]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
+    assert (cache.patterns, cache.hu_min, cache.hu_max) == (4, -1000, 1000)
+
+
+def test_random_sub_volumes_are_admissible_distinct_and_as_many_as_asked_for_in_each_scan(scans, tmp_path):
+    done = make(tmp_path / "out", scans)
+    cache = PatchCache(tmp_path / "out" / "random.h5")
+    assert (cache.patterns, done.random, done.warnings) == (0, 6 * 5 + 2 * 2, [])
+    assert Counter(cache.rows["scan"].tolist()) == {name(i).encode(): 5 if i < 6 else 2 for i in range(8)}
+    assert set(cache.rows["pattern"].tolist()) == set(cache.rows["rank"].tolist()) == {-1}
+    for row in ROWS:
+        mine = cache.rows[cache.rows["scan"] == row.scan.encode()]
+        assert set(mine["split"].tolist()) == {row.split.encode()}
+        assert set(mine["patient"].tolist()) == {row.patient.encode()}
+        tissue = read_resampled(scans / f"{row.scan}.h5").image >= -150
+        places = admissible(tissue, SIZE, patches_settings().rule)
+        allowed = {places.corner(number) for number in range(len(places))}
+        drawn = [tuple(corner) for corner in mine["corner"].tolist()]
+        assert len(set(drawn)) == len(drawn)
+        assert set(drawn) <= allowed
+
+
+@pytest.mark.parametrize("compression", ["none", "blosc2"])
+def test_one_and_two_workers_write_the_same_bytes(scans, tmp_path, compression):
+    make(tmp_path / "one", scans, 1, compression=compression)
+    make(tmp_path / "two", scans, 2, compression=compression)
+    for file in ("patterns.h5", "random.h5", "metrics.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_other_patterns_leave_the_random_sub_volumes_as_they_are(scans, tmp_path):
+    make(tmp_path / "few", scans, patterns=2)
+    make(tmp_path / "many", scans, patterns=5)
+    assert (tmp_path / "few" / "random.h5").read_bytes() == (tmp_path / "many" / "random.h5").read_bytes()
+    assert (tmp_path / "few" / "patterns.h5").read_bytes() != (tmp_path / "many" / "patterns.h5").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_scan_is_opened_once(scans, tmp_path, monkeypatch, workers):
+    opened = Counter()
+
+    def counted(path):
+        opened[path.stem] += 1
+        return read_resampled(path)
+
+    monkeypatch.setattr(cutting, "read_resampled", counted)
+    make(tmp_path / "out", scans, workers, patterns=6, sub_volumes=20)
+    assert opened == {name(i): 1 for i in range(8)}
+
+
+def test_a_scan_with_fewer_admissible_positions_gives_those_it_has_and_is_counted(scans, tmp_path):
+    air = np.full((7, 13, 14), -1000, np.int16)
+    air[3, 6, 6] = 0
+    write_scan(scans, 1, air)
+    rule = {"border": (1, 1, 1), "tissue_hu": -150.0, "tissue_min": 0.04, "tissue_max": 0.9}
+    done = make(tmp_path / "out", scans, sub_volumes=40, rule=rule)
+    rows = PatchCache(tmp_path / "out" / "random.h5").rows
+    corners = rows["corner"][rows["scan"] == name(1).encode()]
+    # One voxel of tissue and, by half, the one below it: 1.5 of 32 where the patch holds both, which it does in 16.
+    assert sorted(map(tuple, corners.tolist())) == [(2, y, x) for y in range(3, 7) for x in range(3, 7)]
+    assert done.random == len(rows) == 5 * 40 + 16 + 2 * 2
+    assert done.warnings == [
+        "in 1 of 8 scans patches.rule admits fewer positions than sub-volumes are asked for; all of them were taken: "
+        f"{name(1)} (16)"
+    ]
+
+
+@pytest.mark.parametrize(("border", "split"), [((3, 1, 1), "6 train"), ((9, 9, 9), "6 train")])
+def test_no_admissible_position_anywhere_names_the_rule(scans, tmp_path, border, split):
+    rule = {"border": border, "tissue_hu": -150.0, "tissue_min": 0.3, "tissue_max": 0.9}
+    with pytest.raises(InputError, match=rf"patches\.rule: no position in any of {split} scans satisfies it"):
+        make(tmp_path / "out", scans, rule=rule)
+
+
+def test_scans_clipped_differently_are_refused(scans, tmp_path):
+    write_scan(scans, 7, noise(7, (7, 13, 14)), clip=(-1000.0, 900.0))
+    with pytest.raises(
+        InputError, match=r"must be clipped alike, at \[-1000.0, 1000.0\] HU, got \[-1000.0, 900.0\]"
+    ):
+        make(tmp_path / "out", scans)
+
+
+def test_an_error_in_a_scan_read_ahead_is_the_error_of_the_stage(scans, tmp_path):
+    discovered = discover(in_a_row(6, 2), scans, settings(patterns=2), 1, 1)
+    (scans / f"{name(5)}.h5").write_bytes(b"no HDF5")
+    with pytest.raises(InputError, match=f"{name(5)}.h5"):
+        write_caches(
+            tmp_path, np.concatenate(discovered.crops), 2, SIZE, ROWS, scans, patches_settings(), 1, workers=2
+        )

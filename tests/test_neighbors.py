@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg.errors import InputError
+from sg.neighbors import rank, read_embeddings, read_ranking, write_ranking
+from sg.storage import create_h5, fixed_texts, write_array
+from tests.hand_made import embeddings, in_a_row, name
+
+
+def cohort(train: int, validation: int, test: int, dimensions: int, seed: int, patients: int | None = None):
+    """Normal vectors in mixed order of splits; with `patients`, so many of each split, scans dealt out in turn."""
+    rng = np.random.default_rng(seed)
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    order = rng.permutation(len(splits))
+    splits = [splits[i] for i in order]
+    named = [f"{splits[i]}-{i % patients}" for i in range(len(splits))] if patients else None
+    return embeddings(rng.normal(size=(len(splits), dimensions)), splits, named)
+
+
+def loop(found, reference: int, split: str, depth: int) -> tuple[list[int], list[float]]:
+    """The ranking by a plain loop over patients: the distance of a patient is that of the nearest scan."""
+    nearest: dict[bytes, tuple[float, bytes, int]] = {}
+    for row in range(len(found.scan)):
+        if found.split[row] != split.encode():
+            continue
+        own = found.patient[row] == found.patient[reference]
+        if own and row != reference:
+            continue
+        distance = np.sqrt(((found.vectors[row].astype(float) - found.vectors[reference]) ** 2).sum())
+        key = (-1.0 if own else distance, found.scan[row], row)
+        patient = found.patient[row]
+        nearest[patient] = min(nearest.get(patient, key), key)
+    ranked = sorted(nearest.values())[:depth]
+    return [row for _, _, row in ranked], [max(0.0, distance) for distance, _, _ in ranked]
+
+
+@pytest.mark.parametrize("depth", ["all", 5, 1])
+@pytest.mark.parametrize("patients", [None, 9])
+def test_neighbours_are_those_of_a_loop_over_distances(depth, patients):
+    found = cohort(40, 15, 10, 7, seed=3, patients=patients)
+    ranking, metrics = rank(found, "Flat", depth)
+    for split, rows, distances in (
+        ("train", ranking.train, ranking.train_distance),
+        ("validation", ranking.validation, ranking.validation_distance),
+    ):
+        for i, reference in enumerate(ranking.reference):
+            row = int(np.searchsorted(found.scan, reference))
+            expected, at = loop(found, row, split, 1000 if depth == "all" else depth)
+            assert rows[i].tolist() == expected
+            np.testing.assert_allclose(distances[i], at, rtol=1e-5, atol=1e-6)
+    assert metrics["recall_train"] == 1.0
+
+
+def test_the_reference_is_first_and_every_patient_appears_once():
+    found = cohort(60, 20, 5, 4, seed=4, patients=13)
+    ranking, _ = rank(found, "Flat", "all")
+    assert (found.scan[ranking.train[:, 0]] == ranking.reference).all()
+    assert (ranking.train_distance[:, 0] == 0).all()
+    for rows in (*ranking.train, *ranking.validation):
+        assert len(set(found.patient[rows])) == len(rows)
+    assert set(found.split[ranking.train.ravel()]) == {b"train"}
+    assert set(found.split[ranking.validation.ravel()]) == {b"validation"}
+
+
+def test_a_patient_with_several_scans_has_the_one_with_the_smallest_id_as_reference():
+    found = embeddings([[0], [5], [9]], ["train"] * 3, ["b", "a", "b"])
+    ranking, _ = rank(found, "Flat", "all")
+    assert ranking.reference.tolist() == [name(0).encode(), name(1).encode()]
+    # Seen from the other patient (at 5), the nearer of the two scans (at 9, not at 0) stands for the patient.
+    assert ranking.train[1].tolist() == [1, 2]
+
+
+@given(st.lists(st.integers(0, 2), min_size=3, max_size=24), st.integers(1, 6))
+def test_ties_go_by_scan_id_whatever_the_depth(places, depth):
+    if len(set(places)) < 2:
+        return
+    found = embeddings(np.array(places)[:, None], ["train"] * len(places))
+    ranking, _ = rank(found, "Flat", depth)
+    for i in range(len(places)):
+        assert ranking.train[i].tolist() == loop(found, i, "train", depth)[0]
+
+
+def test_many_doubles_at_the_end_of_a_shallow_ranking_are_still_told_apart_by_scan_id():
+    places = np.zeros((200, 3))
+    places[100:] = 1.0
+    ranking, _ = rank(embeddings(places, ["train"] * 200), "Flat", 4)
+    assert ranking.train[150].tolist() == [150, 100, 101, 102]
+    assert ranking.train[7].tolist() == [7, 0, 1, 2]
+
+
+def test_far_from_the_origin_the_order_is_still_exact():
+    rng = np.random.default_rng(0)
+    found = embeddings(1000 + rng.normal(size=(80, 6)) * 0.01, ["train"] * 80)
+    ranking, _ = rank(found, "Flat", 10)
+    for i in range(80):
+        assert ranking.train[i].tolist() == loop(found, i, "train", 10)[0]
+
+
+def test_a_depth_beyond_the_patients_there_are_keeps_all_of_them():
+    ranking, metrics = rank(cohort(6, 3, 2, 2, seed=1), "Flat", 50)
+    assert ranking.train.shape == (6, 6)
+    assert ranking.validation.shape == (6, 3)
+    assert (metrics["depth_train"], metrics["depth_validation"]) == (6, 3)
+
+
+def test_without_validation_patients_their_ranking_is_empty():
+    assert in_a_row(4, 0).validation.shape == (4, 0)
+
+
+def test_an_approximate_index_reports_its_recall_and_is_helped_out_where_it_finds_too_few():
+    found = cohort(120, 40, 0, 8, seed=5)
+    ranking, metrics = rank(found, "IVF12,Flat", 20)
+    assert 0 < metrics["recall_train"] <= 1
+    assert ranking.train.min() >= 0
+    assert any("ranked exactly" in warning for warning in metrics["warnings"])
+    graph, metrics = rank(found, "HNSW16,Flat", 5)
+    assert metrics["recall_train"] > 0.9
+    assert (rank(found, "HNSW16,Flat", 5)[0].train == graph.train).all()
+
+
+@pytest.mark.parametrize("index", ["Flaat", "IVF4096,Flat", "PQ3x200", ""])
+def test_an_index_that_faiss_cannot_build_is_named(index):
+    with pytest.raises(InputError, match=r"neighbors\.index.*`Flat` is exact"):
+        rank(cohort(20, 5, 0, 8, seed=1), index, 3)
+
+
+def written(path: Path, found) -> Path:
+    with create_h5(path) as file:
+        write_array(file, "vectors", found.vectors, fletcher32=True)
+        for column, width in (("scan", 12), ("patient", 64), ("split", 10)):
+            write_array(file, column, fixed_texts([text.decode() for text in getattr(found, column)], width))
+    return path
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_refused_with_the_scan(tmp_path, value):
+    found = cohort(5, 2, 0, 3, seed=1)
+    found.vectors[4, 1] = value
+    with pytest.raises(InputError, match=rf"must be finite, those of 1 of 7 scans are not.*{name(4)}"):
+        read_embeddings(written(tmp_path / "e.h5", found))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-8])
+def test_embeddings_that_are_all_equal_are_refused(tmp_path, spread):
+    vectors = 3 + spread * np.arange(6)[:, None]
+    with pytest.raises(InputError, match="all 5 training scans are equal"):
+        read_embeddings(written(tmp_path / "e.h5", embeddings(vectors, ["train"] * 5 + ["validation"])))
+
+
+def test_a_single_training_patient_is_refused(tmp_path):
+    found = embeddings([[0], [1], [2]], ["train", "train", "validation"], ["one", "one", "two"])
+    with pytest.raises(InputError, match="at least 2, got 1"):
+        read_embeddings(written(tmp_path / "e.h5", found))
+
+
+def test_a_ranking_read_back_is_the_one_written_and_two_writings_are_equal_bytes(tmp_path):
+    found = cohort(12, 4, 2, 3, seed=2)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_ranking(folder, *rank(read_embeddings(written(folder / "e.h5", found)), "Flat", 5))
+    read = read_ranking(tmp_path / "a" / "neighbors.h5")
+    for field, array in vars(rank(found, "Flat", 5)[0]).items():
+        np.testing.assert_array_equal(getattr(read, field), array)
+    for file in ("neighbors.h5", "metrics.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["training_patients"] == 12
+
+
+def test_a_ranking_whose_rows_lead_outside_its_table_is_refused(tmp_path):
+    ranking = in_a_row(3, 1)
+    ranking.train[2, 2] = 9
+    write_ranking(tmp_path, ranking, {})
+    with pytest.raises(InputError, match="within the table of 4 scans"):
+        read_ranking(tmp_path / "neighbors.h5")

@@ -1,0 +1,208 @@
+"""HDF5: equal bytes on writing, and no file that is believed before it is checked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sg.errors import InputError
+from sg.storage import create_h5, empty_array, fixed_texts, open_checked, open_h5, reading, write_array
+from tests.closure import ROOT
+
+STORED = np.random.default_rng(0).integers(-1000, 1000, (20, 30, 40)).astype(np.int16)
+WAYS = [("none", False), ("none", True), ("blosc2", False), ("blosc2", True)]
+
+
+def write(path: Path) -> Path:
+    with create_h5(path) as file:
+        for index, (compression, fletcher32) in enumerate(WAYS):
+            write_array(
+                file,
+                f"group/a{index}",
+                STORED,
+                chunks=(8, 16, 64),
+                fletcher32=fletcher32,
+                compression=compression,
+            )
+        write_array(file, "names", fixed_texts(["b", "ä"], 12), fletcher32=True)
+        write_array(file, "none", np.zeros((0, 3), np.int16), fletcher32=True, compression="blosc2")
+        write_array(file, "number", np.float64(2))
+        file.attrs["patient"] = "Müller"
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "file.h5")
+
+
+def test_what_is_written_is_read(file):
+    with open_h5(file) as found:
+        for index in range(len(WAYS)):
+            assert np.array_equal(found[f"group/a{index}"], STORED)
+        assert [name.decode() for name in found["names"]] == ["b", "ä"]
+        assert (found["none"].shape, found["number"][()], found.attrs["patient"]) == ((0, 3), 2.0, "Müller")
+        assert [found[f"group/a{index}"].fletcher32 for index in range(4)] == [False, True, False, True]
+
+
+def test_equal_content_is_equal_bytes_at_another_time_and_in_another_environment(tmp_path, file):
+    time.sleep(1.01)  # HDF5's time stamps, were there any, count seconds
+    assert write(tmp_path / "later.h5").read_bytes() == file.read_bytes()
+    code = f"from tests.test_storage import write, Path; write(Path({str(tmp_path / 'other.h5')!r}))"
+    more = {
+        "BLOSC_NTHREADS": "4",
+        "BLOSC_CLEVEL": "9",
+        "BLOSC_COMPRESSOR": "zstd",
+        "BLOSC_SHUFFLE": "NOSHUFFLE",
+    }
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **more}, check=True)
+    assert (tmp_path / "other.h5").read_bytes() == file.read_bytes()
+
+
+def test_filling_an_empty_array_gives_the_bytes_of_writing_it_at_once(tmp_path):
+    with create_h5(tmp_path / "a.h5") as file:
+        write_array(file, "x", STORED, chunks=(1, 30, 40), fletcher32=True, compression="blosc2")
+    with create_h5(tmp_path / "b.h5") as file:
+        rows = empty_array(
+            file, "x", STORED.shape, STORED.dtype, chunks=(1, 30, 40), fletcher32=True, compression="blosc2"
+        )
+        for index, row in enumerate(STORED):
+            rows[index] = row
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_name_that_is_too_long_is_not_cut():
+    assert fixed_texts(["abc"], 3).tolist() == [b"abc"]
+    assert fixed_texts([], 3).dtype == "S3"
+    with pytest.raises(InputError, match="'abcd': a name must take at most 3 bytes, got 4"):
+        fixed_texts(["abcd"], 3)
+    with pytest.raises(InputError, match="got 4"):
+        fixed_texts(["ääa"[:2]], 3)
+
+
+# ---------------------------------------------------------------------------------- damaged and hostile
+
+
+@pytest.mark.parametrize("keep", [0, 10, 100, 2000, -1])
+def test_a_truncated_file_is_refused(file, keep):
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"file\.h5: (truncated|not an HDF5 file).*dvc repro"), open_h5(file):
+        pass
+
+
+@pytest.mark.parametrize("name", ["group/a1", "group/a3"])
+def test_a_block_with_a_wrong_checksum_is_refused_when_it_is_read(file, name):
+    with open_h5(file) as found:
+        block = found[name].id.get_chunk_info(1)
+    content = bytearray(file.read_bytes())
+    content[block.byte_offset + block.size // 2] ^= 4
+    file.write_bytes(content)
+    with open_h5(file) as found:
+        found["group/a0"][...]
+    with (
+        pytest.raises(InputError, match=r"file\.h5: damaged: a stored block fails its checksum"),
+        open_h5(file) as found,
+    ):
+        found[name][...]
+
+
+WHOLE: dict[str, bytes] = {}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 64), st.binary(min_size=1, max_size=1))
+def test_no_overwritten_stretch_is_read_as_if_nothing_were(tmp_path_factory, place, length, value):
+    """Either the file is refused in words, or the checksummed arrays come back as they were."""
+    path = tmp_path_factory.getbasetemp() / "overwritten.h5"
+    if not WHOLE:
+        with create_h5(path) as found:
+            write_array(found, "a", STORED[:6], chunks=(4, 16, 64), fletcher32=True)
+            write_array(found, "b", STORED[:6], chunks=(4, 16, 64), fletcher32=True, compression="blosc2")
+        WHOLE["bytes"] = path.read_bytes()
+    content = bytearray(WHOLE["bytes"])
+    place %= len(content)
+    content[place : place + length] = (value * length)[: len(content) - place]
+    path.write_bytes(content)
+    try:
+        with open_h5(path) as found:
+            read = found["a"][...], found["b"][...]
+    except InputError as error:
+        assert "overwritten.h5: " in str(error)
+    else:
+        assert all(np.array_equal(array, STORED[:6]) for array in read)
+
+
+def hostile(kind: str, file: h5py.File, beside: Path) -> None:
+    match kind:
+        case "external link":
+            file["x"] = h5py.ExternalLink(str(beside), "/names")
+        case "soft link":
+            file["x"] = h5py.SoftLink("/elsewhere")
+        case "link in a group":
+            file["group/x"] = h5py.ExternalLink(str(beside), "/names")
+        case "virtual data set":
+            layout = h5py.VirtualLayout((2,), "S12")
+            layout[:] = h5py.VirtualSource(str(beside), "names", (2,))
+            file.create_virtual_dataset("x", layout)
+        case "external storage":
+            file.create_dataset("x", (50,), "i2", external=[(str(beside), 0, 100)])
+        case "huge in one piece":
+            file.create_dataset("x", (2**40,), "i2")
+        case "huge in blocks":
+            file.create_dataset("x", (2**20, 2**20), "i2", chunks=(64, 64))
+        case "partly stored":
+            file.create_dataset("x", (64, 64), "i2", chunks=(16, 16))[:16] = 1
+        case "huge block":
+            file.create_dataset("x", (2**14, 2**14), "u1", chunks=(2**14, 2**14), compression="gzip")[...] = 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("external link", "x must not be a link"),
+        ("soft link", "x must not be a link"),
+        ("link in a group", "group/x must not be a link"),
+        ("virtual data set", "it is a virtual data set"),
+        ("external storage", "keeps its values in another file"),
+        ("huge in one piece", "declares 2199023255552 bytes"),
+        ("huge in blocks", "declares 268435456 blocks"),
+        ("partly stored", "declares 16 blocks"),
+        ("huge block", "has blocks of 268435456 bytes"),
+    ],
+)
+def test_what_reaches_out_of_the_file_or_claims_more_than_it_stores_is_refused(tmp_path, file, kind, words):
+    path = tmp_path / "hostile.h5"
+    with h5py.File(path, "w") as made:
+        hostile(kind, made, file)
+    with pytest.raises(InputError, match=rf"hostile\.h5: .*{words}"):
+        open_checked(path)
+
+
+def test_what_the_file_lacks_is_named(file):
+    with pytest.raises(InputError, match=r"file\.h5: incomplete: it lacks 'image'"), open_h5(file) as found:
+        found["image"]
+    with pytest.raises(InputError, match=r"file\.h5: incomplete: it lacks 'key'"), open_h5(file) as found:
+        found.attrs["key"]
+    with (
+        pytest.raises(InputError, match=r"gone\.h5: there is no such file"),
+        open_h5(file.with_name("gone.h5")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("patient"), ValueError("a bug"), OSError(28, "No space left on device")]
+)
+def test_errors_that_are_not_about_the_file_are_left_alone(file, error):
+    with pytest.raises(type(error)) as raised, reading(file):
+        raise error
+    assert raised.value is error
