@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from sg import console
-from sg.admissible import Zyx, admissible, draw, exclude_near
+from sg.admissible import Admissible, Zyx, admissible, draw, exclude_near
 from sg.crops import CROP, PatternRow, write_crops, write_patterns, write_positions
 from sg.errors import InputError
 from sg.frames import Box, Frame, find_box
@@ -72,6 +72,18 @@ class JitterRange:
     def fits(self, corner: Zyx, shape: Zyx) -> bool:
         """Whether any jittered crop of this corner lies inside the scan."""
         return bool(self.places(corner, shape)[2].any())
+
+    def bounds(
+        self, axis: int, low: np.ndarray, side: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The corners (least and largest, of many scans) along y or x for which a jittered crop fits as well.
+
+        `side` is the scan's; the smallest crop is the one that fits if any does.
+        """
+        first, last = self.shift_y if axis == 1 else self.shift_x
+        least = self.sides[0, axis - 1]
+        fits = side >= least
+        return np.maximum(low, -last), np.where(fits, np.minimum(high, side - least - first), -1)
 
     def draw(self, corner: Zyx, size: Zyx, shape: Zyx, rng: np.random.Generator) -> tuple[Zyx, Zyx]:
         """Corner and extent of one crop, uniform among all sides and shifts that fit; z is as it is.
@@ -184,6 +196,47 @@ class Places:
         """Whether the patch at each scan's corner lies in the scan, boolean (m,)."""
         return ((corners >= 0) & (corners + np.array(self.size) <= self.shape)).all(axis=1)
 
+    def patches(self, coordinate: Sequence[float], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres in mm (n, 3) of the patch laid in the scans of those rows, and whether it fits there."""
+        corners = self.corners(coordinate)[rows]
+        extents = np.broadcast_to(np.array(self.size), corners.shape)
+        centres = self.centres_mm(rows, corners, extents)
+        return centres, ((corners >= 0) & (corners + extents <= self.shape[rows])).all(axis=1)
+
+    def holders(
+        self, scan: str, rows: np.ndarray, first: Zyx, shape: Zyx, jitter: JitterRange | None
+    ) -> np.ndarray:
+        """How many scans of those rows can hold the patch of each corner of `scan`, and a jittered crop of it.
+
+        int32 of that shape, `first` being the first corner. Along each axis a scan holds the corners of an interval,
+        so it adds one to a box; all boxes come from the differences at their corners, summed up.
+        """
+        i = self.row[scan]
+        starts, stops = np.empty((2, 3, len(rows)), np.int64)
+        for axis, (begin, side) in enumerate(zip(first, shape, strict=True)):
+            corner = np.arange(begin, begin + side, dtype=np.float64)
+            if self.frame != "voxel":
+                fraction = (corner + self.size[axis] / 2 - self.start[i, axis]) / self.extent[i, axis]
+                corner = (
+                    self.start[rows, axis, None]
+                    + fraction * self.extent[rows, axis, None]
+                    - self.size[axis] / 2
+                )
+            there = np.broadcast_to(np.floor(corner + 0.5 + 1e-9), (len(rows), side))
+            low, high = np.zeros(len(rows)), self.shape[rows, axis] - self.size[axis]
+            if jitter and axis > 0:
+                low, high = jitter.bounds(axis, low, high + self.size[axis], high)
+            holds = (there >= low[:, None]) & (there <= high[:, None])
+            starts[axis] = holds.argmax(axis=1)
+            stops[axis] = np.where(holds.any(axis=1), side - holds[:, ::-1].argmax(axis=1), starts[axis])
+        count = np.zeros([side + 1 for side in shape], np.int32)
+        for corner in np.ndindex(2, 2, 2):
+            z, y, x = (stops[axis] if far else starts[axis] for axis, far in enumerate(corner))
+            np.add.at(count, (z, y, x), -1 if sum(corner) % 2 else 1)
+        for axis in range(3):
+            np.cumsum(count, axis=axis, out=count)
+        return count[:-1, :-1, :-1]
+
     def centres_mm(self, rows: np.ndarray, corners: np.ndarray, extents: np.ndarray) -> np.ndarray:
         """World positions (n, 3) in (x, y, z) of the centres of boxes (n, 3) in the scans of those rows."""
         middle = (corners + (extents - 1) / 2)[:, ::-1]
@@ -211,54 +264,45 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
     """Draw `settings.patterns` patterns on references, and lay their crops in the nearest patients.
 
     References are taken in a random order, none twice. On each, one corner is drawn uniformly among those that
-    border, tissue and distance admit; the distance is to every earlier pattern's coordinate as it lies in this
-    reference, in its voxels (in frame `voxel` that is the published distance between corners). A reference without
-    such a corner, or whose pattern fits into fewer than K patients, is refused, and the next one is taken.
+    border, tissue and distance admit and enough patients can hold; the distance is to every earlier pattern's
+    coordinate as it lies in this reference, in its voxels (in frame `voxel` that is the published distance between
+    corners). A reference without such a corner is refused, and the next one taken.
 
     Each scan in `folder` is opened once (a reference that replaces a refused one, once more); memory grows with the
-    patterns by their packed tissue masks only. InputError if params ask for more than there is (`demands`), or if
-    the references do not suffice: it counts what each rule refused.
+    patterns by their packed tissue masks only. InputError if params ask for more than there is (`demands`), if the
+    ranking turns out not to be deep enough, or if the references do not suffice: it counts what each rule refused.
     """
     wanted = demands(ranking, settings)
     references = [scan.decode() for scan in ranking.reference]
     order = generator(seed, "coordinates", purpose="references").permutation(len(references))
     first = {references[i] for i in order[: settings.patterns]}
-    scans = [
-        scan.decode() for scan, split in zip(ranking.scan, ranking.split, strict=True) if split != b"test"
-    ]
+    scans = [scan.decode() for scan, of in zip(ranking.scan, ranking.split, strict=True) if of != b"test"]
     surveys = survey_all(scans, first, folder, settings, workers)
-    layer = _Layer(ranking, Places(surveys, settings.patch_size, settings.frame), settings, wanted, seed)
-    tally = Counter()
+    drawing = _Drawing(
+        ranking, Places(surveys, settings.patch_size, settings.frame), settings, wanted, seed, Counter()
+    )
+    reference_rows = np.array([drawing.places.row[scan] for scan in references])
     patterns, crops, positions, coordinates = [], [], [], []
-    reference_rows = np.array([layer.places.row[scan] for scan in references])
-    for i in order:
+    for i in order.tolist():
         if len(patterns) == settings.patterns:
             break
-        scan = references[i]
-        seen = surveys[scan]
+        seen = surveys[references[i]]
         if seen.tissue is None:
-            seen = survey(folder, scan, settings.frame, settings.rule.tissue_hu)
-        placed = _place(seen, coordinates, layer.places, settings, seed, tally)
+            seen = survey(folder, seen.scan, settings.frame, settings.rule.tissue_hu)
+        placed = drawing.place(i, seen, coordinates)
         if placed is None:
             continue
         corner, share = placed
-        coordinate = layer.places.coordinate(scan, corner)
-        rows = layer.lay(len(patterns), int(i), coordinate, tally)
-        if rows is None:
-            continue
-        fraction = layer.places.fraction(scan, corner)
+        coordinates.append(drawing.places.coordinate(seen.scan, corner))
+        fraction = (round(part, 6) for part in drawing.places.fraction(seen.scan, corner))
         patient = ranking.patient[ranking.train[i, 0]].decode()
-        patterns.append(
-            PatternRow(len(patterns), scan, patient, *corner, *(round(f, 6) for f in fraction), share)
-        )
-        crops.append(rows)
-        coordinates.append(coordinate)
-        positions.append(layer.everywhere(coordinate, reference_rows))
+        crops.append(drawing.lay(len(patterns), i, coordinates[-1]))
+        patterns.append(PatternRow(len(patterns), seen.scan, patient, *corner, *fraction, share))
+        positions.append(drawing.places.patches(coordinates[-1], reference_rows))
     if len(patterns) < settings.patterns:
-        raise InputError(_too_few(len(patterns), len(references), settings, tally))
-    return Discovery(
-        patterns, crops, references, positions, _metrics(settings, wanted, surveys, crops, tally)
-    )
+        raise InputError(_too_few(len(patterns), len(references), settings, drawing.tally))
+    metrics = _metrics(settings, wanted, surveys, crops, drawing.tally)
+    return Discovery(patterns, crops, references, positions, metrics)
 
 
 def demands(ranking: Ranking, settings: Coordinates) -> dict[str, int | None]:
@@ -289,7 +333,7 @@ def demands(ranking: Ranking, settings: Coordinates) -> dict[str, int | None]:
                 f"set it to {there[split]} or less, or take every one of them (`{key}: all`)"
             )
         depth = (ranking.train if split == "train" else ranking.validation).shape[1]
-        if asked != "all" and asked > depth:
+        if depth < (there[split] if asked == "all" else asked):
             raise InputError(
                 f"neighbors.depth: the ranking must hold at least coordinates.{key} ({asked}) {what} patients, it "
                 f"holds {depth}; raise neighbors.depth, or set it to `all`"
@@ -298,137 +342,125 @@ def demands(ranking: Ranking, settings: Coordinates) -> dict[str, int | None]:
     return wanted
 
 
-def _place(
-    seen: Survey,
-    coordinates: Sequence[Sequence[float]],
-    places: Places,
-    settings: Coordinates,
-    seed: int,
-    tally: Counter,
-) -> tuple[Zyx, float] | None:
-    """The corner drawn on a reference, with its tissue score; None, counted, if no corner is admissible."""
-    allowed = admissible(seen.unpacked(), settings.patch_size, settings.rule)
-    row = places.row[seen.scan]
-    counts = dict(allowed.counts)
-    left = counts["positions"] - counts["border"]
-    inside = len(allowed)
-    counts["min_distance"] = exclude_near(
-        allowed, (places.exact(c)[row] for c in coordinates), settings.min_distance
-    )
-    tally.update({f"positions {rule}": count for rule, count in counts.items()})
-    tally["references"] += 1
-    if not len(allowed):
-        tally["refused " + ("border" if not left else "tissue" if not inside else "min_distance")] += 1
-        return None
-    (corner,) = draw(allowed, 1, generator(seed, "coordinates", seen.scan, "corner"))
-    return corner, allowed.share_at(corner)
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws corners on references and lays them in the patients around; `tally` counts what happens."""
 
+    ranking: Ranking
+    places: Places
+    settings: Coordinates
+    wanted: dict[str, int | None]
+    seed: int
+    tally: Counter
 
-class _Layer:
-    """Lays patterns in the patients around their references."""
+    @property
+    def splits(self) -> tuple[tuple[str, np.ndarray, JitterRange | None], ...]:
+        """The splits with their rankings and how their crops are jittered."""
+        jitter = JitterRange.of(self.settings.jitter, self.settings.patch_size)
+        jitter = jitter if self.settings.jitter.crops else None
+        return ("train", self.ranking.train, jitter), ("validation", self.ranking.validation, None)
 
-    def __init__(
-        self,
-        ranking: Ranking,
-        places: Places,
-        settings: Coordinates,
-        wanted: dict[str, int | None],
-        seed: int,
-    ) -> None:
-        self.ranking, self.places, self.settings, self.wanted, self.seed = (
-            ranking,
-            places,
-            settings,
-            wanted,
-            seed,
-        )
-        self.jitter = JitterRange.of(settings.jitter, settings.patch_size)
-        self._row = np.array([places.row.get(scan.decode(), -1) for scan in ranking.scan])
+    def place(
+        self, reference: int, seen: Survey, coordinates: Sequence[Sequence[float]]
+    ) -> tuple[Zyx, float] | None:
+        """The corner drawn on a reference, with its tissue score; None, counted, if no corner is admissible."""
+        allowed = admissible(seen.unpacked(), self.settings.patch_size, self.settings.rule)
+        counts = dict(allowed.counts)
+        left = {"border": counts["positions"] - counts["border"], "tissue": len(allowed)}
+        counts["patients"] = self._keep_holdable(reference, seen.scan, allowed)
+        left["patients"] = len(allowed)
+        earlier = [self.places.exact(coordinate)[self.places.row[seen.scan]] for coordinate in coordinates]
+        counts["min_distance"] = exclude_near(allowed, earlier, self.settings.min_distance)
+        left["min_distance"] = len(allowed)
+        self.tally.update({f"positions {rule}": count for rule, count in counts.items()})
+        self.tally["references"] += 1
+        for rule, count in left.items():
+            if not count:
+                self.tally[f"refused {rule}"] += 1
+                return None
+        (corner,) = draw(allowed, 1, generator(self.seed, "coordinates", seen.scan, "corner"))
+        return corner, allowed.share_at(corner)
 
-    def lay(
-        self, pattern: int, reference: int, coordinate: Sequence[float], tally: Counter
-    ) -> np.ndarray | None:
-        """The crops (CROP) of a pattern in training and validation patients; None, counted, if too few can hold it."""
+    def lay(self, pattern: int, reference: int, coordinate: Sequence[float]) -> np.ndarray:
+        """The crops (CROP) of a pattern in training and validation patients."""
         corners = self.places.corners(coordinate)
         inside = self.places.inside(corners)
-        rows, seen = [], Counter()
-        for split, ranked in (("train", self.ranking.train), ("validation", self.ranking.validation)):
-            jittered = self.settings.jitter.crops if split == "train" else 0
+        laid = []
+        for split, ranked, jitter in self.splits:
+            first = int(split == "validation")
             taken = []
-            for rank, row in enumerate(ranked[reference], start=split == "validation"):
-                at = self._row[row]
+            for rank, row in enumerate(ranked[reference], start=first):
+                at = self.places.row[self.ranking.scan[row].decode()]
                 corner, shape = tuple(corners[at].tolist()), tuple(self.places.shape[at].tolist())
-                if not inside[at] or (jittered and not self.jitter.fits(corner, shape)):
-                    seen["passed_over"] += 1
+                if not inside[at] or (jitter and not jitter.fits(corner, shape)):
+                    self.tally["passed_over"] += 1
                     continue
-                taken.append(self._crops(pattern, rank, row, corner, shape, jittered))
+                taken.append(self._crops(pattern, rank, row, at, corner, shape, jitter))
                 if len(taken) == self.wanted[split]:
                     break
-            if not self._enough(split, len(taken), ranked.shape[1], reference):
-                tally["refused patients"] += 1
-                return None
-            nearest = self.wanted[split] or len(ranked[reference])
-            seen["stepped_in"] += sum(
-                int(crop[0]["rank"]) - (split == "validation") >= nearest for crop in taken
+            wanted = self.wanted[split]
+            if len(taken) < self._needed(split):
+                # With a whole ranking the corner was drawn among those that enough patients can hold.
+                raise InputError(
+                    f"neighbors.depth: a pattern of reference {self.ranking.reference[reference].decode()} fits into only "
+                    f"{len(taken)} of the {ranked.shape[1]} nearest {split} patients that the ranking holds, and {wanted} "
+                    "are asked for; raise neighbors.depth, or set it to `all`"
+                )
+            self.tally["stepped_in"] += sum(
+                int(c["rank"][0]) - first >= (wanted or ranked.shape[1]) for c in taken
             )
-            rows += taken
-        tally.update(seen)
-        return self._located(np.concatenate(rows))
+            laid += taken
+        return np.concatenate(laid)
 
-    def everywhere(self, coordinate: Sequence[float], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centres in mm (n, 3) of the patch laid in the scans of those rows, and whether it fits there."""
-        corners = self.places.corners(coordinate)
-        extents = np.broadcast_to(np.array(self.settings.patch_size), (len(rows), 3))
-        return self.places.centres_mm(rows, corners[rows], extents), self.places.inside(corners)[rows]
+    def _keep_holdable(self, reference: int, scan: str, allowed: Admissible) -> int:
+        """Take out of the mask the corners that too few patients can hold, where the ranking is whole; how many."""
+        taken = 0
+        for split, ranked, jitter in self.splits:
+            if not allowed.mask.size or ranked.shape[1] < self.ranking.patients(split):
+                continue
+            rows = np.array([self.places.row[self.ranking.scan[row].decode()] for row in ranked[reference]])
+            holders = self.places.holders(scan, rows, allowed.first, allowed.mask.shape, jitter)
+            hit = allowed.mask & (holders < self._needed(split))
+            taken += int(np.count_nonzero(hit))
+            allowed.mask[hit] = False
+        return taken
 
-    def _crops(self, pattern: int, rank: int, row: int, corner: Zyx, shape: Zyx, jittered: int) -> np.ndarray:
+    def _needed(self, split: str) -> int:
+        """Patients without which a pattern is none; with `all` another beside the reference, and one for validation."""
+        return self.wanted[split] or (2 if split == "train" else 1)
+
+    def _crops(
+        self, pattern: int, rank: int, row: int, at: int, corner: Zyx, shape: Zyx, jitter: JitterRange | None
+    ) -> np.ndarray:
         size = self.settings.patch_size
+        jittered = self.settings.jitter.crops if jitter else 0
         crops = np.zeros(1 + jittered, CROP)
         crops["pattern"], crops["rank"], crops["resolution"] = pattern, rank, range(1 + jittered)
         for name in ("scan", "patient", "split"):
             crops[name] = getattr(self.ranking, name)[row]
         crops[0]["corner"], crops[0]["extent"] = corner, size
-        if jittered:
-            rng = generator(
-                self.seed, "coordinates", f"{pattern} {self.ranking.scan[row].decode()}", "jitter"
-            )
+        if jitter:
+            rng = generator(self.seed, "coordinates", f"{pattern} {self.places.scans[at]}", "jitter")
             for crop in crops[1:]:
-                crop["corner"], crop["extent"] = self.jitter.draw(corner, size, shape, rng)
+                crop["corner"], crop["extent"] = jitter.draw(corner, size, shape, rng)
+        crops["centre_mm"] = self.places.centres_mm(np.full(len(crops), at), crops["corner"], crops["extent"])
         return crops
-
-    def _located(self, crops: np.ndarray) -> np.ndarray:
-        rows = np.array([self.places.row[scan.decode()] for scan in crops["scan"]])
-        crops["centre_mm"] = self.places.centres_mm(rows, crops["corner"], crops["extent"])
-        return crops
-
-    def _enough(self, split: str, taken: int, depth: int, reference: int) -> bool:
-        """Whether a pattern has its patients (with `all`: one beside the reference, and one for validation)."""
-        wanted = self.wanted[split]
-        if wanted is None:
-            return taken >= (2 if split == "train" else 1)
-        if taken < wanted and depth < self.ranking.patients(split):
-            raise InputError(
-                f"neighbors.depth: a pattern of reference {self.ranking.reference[reference].decode()} fits into only "
-                f"{taken} of the {depth} nearest {split} patients that the ranking holds, and {wanted} are asked for; "
-                "raise neighbors.depth, or set it to `all`"
-            )
-        return taken >= wanted
 
 
 _RULES = {
     "border": "had no position inside coordinates.rule.border",
     "tissue": "had none there between coordinates.rule.tissue_min and tissue_max",
+    "patients": "had none that coordinates.k and k_validation patients can hold",
     "min_distance": "had none coordinates.min_distance away from the earlier patterns",
-    "patients": "had a pattern that too few patients can hold (coordinates.k, k_validation)",
 }
+
+
+_POSITION_RULES = ("border", "tissue_min", "tissue_max", "patients", "min_distance")
 
 
 def _too_few(patterns: int, references: int, settings: Coordinates, tally: Counter) -> str:
     refused = "; ".join(f"{tally[f'refused {rule}']} {words}" for rule, words in _RULES.items())
-    positions = ", ".join(
-        f"{rule} {tally[f'positions {rule}']}"
-        for rule in ("border", "tissue_min", "tissue_max", "min_distance")
-    )
+    positions = ", ".join(f"{rule} {tally[f'positions {rule}']}" for rule in _POSITION_RULES)
     return (
         f"coordinates.patterns: {settings.patterns} patterns need as many references with an admissible position, "
         f"{patterns} of {references} have one: {refused}. Of {tally['positions positions']} positions the rules refused: "
@@ -466,10 +498,7 @@ def _metrics(
         "crops": sum(map(len, crops)),
         "references_refused": sum(refused.values()),
         "refused": refused,
-        "positions": {
-            rule: tally[f"positions {rule}"]
-            for rule in ("positions", "border", "tissue_min", "tissue_max", "min_distance")
-        },
+        "positions": {rule: tally[f"positions {rule}"] for rule in ("positions", *_POSITION_RULES)},
         "stepped_in": tally["stepped_in"],
         "passed_over": tally["passed_over"],
         "boxes": {what: found[what] for what in ("lungs", "body", "scan")},

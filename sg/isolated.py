@@ -6,11 +6,12 @@ nothing else. No answer depends on the number of processes.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -127,9 +128,7 @@ class _Piece:
 def _child(connection: Connection, work: Callable[..., Any], job: tuple) -> None:
     """Do one job and send the answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
-    if sys.platform == "linux":
-        # 1 is PR_SET_PDEATHSIG: the fork server ends with the stage, and this process then with the fork server
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         message = ("answer", work(*job))
     except Refusal as refusal:
@@ -141,3 +140,9 @@ def _child(connection: Connection, work: Callable[..., Any], job: tuple) -> None
         message = ("bug", f"{job!r}\n{traceback.format_exc()}")
     connection.send(message)
     connection.close()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of whoever asked for this process, and end it: the fork server, its real parent, lives on."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)

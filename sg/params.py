@@ -272,6 +272,12 @@ class Training(Section):
         Field(description="arithmetic, as Lightning Fabric names it"),
     ]
 
+    @model_validator(mode="after")
+    def _possible(self) -> Training:
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError("precision must be 32-true or bf16-mixed where accelerator is cpu, got 16-mixed")
+        return self
+
 
 class Embed(Section):
     """The auto-encoder whose bottleneck places patients in a space."""

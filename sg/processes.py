@@ -22,6 +22,7 @@ _SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.limit": "1h",
 }
 
@@ -59,9 +60,10 @@ def spread(
                 lost.append(job)
             else:
                 yield job, result
-    for job in lost:
+    if lost:
         with _cluster(1, address) as client:
-            yield from _together(client, function, [job])
+            for job in lost:
+                yield from _together(client, function, [job])
 
 
 def _together(

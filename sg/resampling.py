@@ -247,8 +247,8 @@ def resample_scan(row: ScanRow, raw: Path, settings: Resample) -> Resampled:
     than `shape_min` (`too-small`) or absurdly large (`too-large`), or if the label map is not one of this scan
     (`labels`); and whatever the reader refuses.
 
-    Memory at the peak, in the spline, whose coefficients are doubles: about 14 bytes for each voxel read and 4 for
-    each made, and 2 more for each read where the scan holds fractions of a HU.
+    Memory at the peak, for n voxels read and m made: the larger of 14 n + 4 m bytes, in the spline, whose
+    coefficients are doubles, and 6 n + 8 m; 2 n more where the scan holds fractions of a HU.
     """
     _unchanged(raw, row.path, row.sha256)
     scan = read_scan(raw / row.path, raw, None)

@@ -39,6 +39,7 @@ __all__ = [
 
 # The most that a study may allow; for label maps, which are read without the study's limits
 VOXELS_MAX = 2**33
+DISTINCT_CHUNK = 1 << 16  # voxels among which a CT mostly has enough distinct values already
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _check_ct(values: np.ndarray, limits: Limits) -> None:
             f"air (under -500 HU); at least {100 * limits.air_share_min:g} % are expected, and some over 0.",
         )
     distinct = values[:0]
-    for part in _parts(values):
+    for part in _parts(values, DISTINCT_CHUNK):
         distinct = np.union1d(distinct, part)
         if distinct.size > limits.distinct_min:
             return
@@ -236,6 +237,6 @@ def _check_ct(values: np.ndarray, limits: Limits) -> None:
     )
 
 
-def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, values.size, CHUNK):
-        yield values[start : start + CHUNK]
+def _parts(values: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+    for start in range(0, values.size, size):
+        yield values[start : start + size]

@@ -250,7 +250,11 @@ def declared(name: str, items: dict[str, str]) -> dict[str, list[str]]:
     item: Any = items
     if "foreach" in definition:
         (key,) = items.values()
-        item = _dig(values, definition["foreach"][2:-1]).get(key, {})
+        where = definition["foreach"][2:-1]
+        recipes = _dig(values, where)
+        if key not in recipes:
+            raise InputError(f"{PARAMS}: {where} has no {key!r}; there are: {', '.join(recipes) or 'none'}")
+        item = recipes[key]
         definition = definition["do"]
 
     def resolved(text: str) -> str:

@@ -176,6 +176,7 @@ def _in_words(complaint: str) -> str:
         ("checksum", "damaged: a part of its structure fails its checksum"),
         ("truncated file", "truncated: it is shorter than it says"),
         ("signature not found", "not an HDF5 file, or its beginning is damaged"),
+        ("bad byte number", "not an HDF5 file, or its beginning is damaged"),
     ):
         if sign in complaint:
             return words

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sg.crops import CROP, read_crops, read_patterns, read_positions
 from sg.errors import InputError
 from sg.frames import Box
 from sg.params import Jitter
+from sg.processes import Lost
 from tests.hand_made import SPACING_MM, in_a_row, name, noise, settings, write_scan
 
 JITTER = Jitter(side=(50, 79), shift=(-10, 9), crops=2)
@@ -85,7 +87,7 @@ def _tissue(folder: Path, pattern) -> float:
 def test_every_scan_is_opened_once_whatever_the_number_of_patterns_and_neighbours(scans, monkeypatch):
     for changes in (
         {},
-        {"patterns": 8, "k": 5, "k_validation": 2},
+        {"patterns": 8, "k": 8, "k_validation": 3},
         {"frame": "lungs", "patterns": 6, "k": "all"},
     ):
         counter = opens(monkeypatch)
@@ -101,14 +103,33 @@ def test_more_patterns_keep_the_earlier_ones(scans):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_same_bytes_for_one_and_two_workers_and_others_for_another_seed(scans, tmp_path, monkeypatch):
+def test_the_same_bytes_in_whatever_order_processes_survey_and_others_for_another_seed(
+    scans, tmp_path, monkeypatch
+):
+    workers_used = set()
+
+    def out_of_order(function, jobs, workers):
+        workers_used.add(workers)
+        jobs = list(jobs) if workers == 1 else list(jobs)[::-1]
+        return ((job, pickle.loads(pickle.dumps(function(job)))) for job in jobs)
+
+    monkeypatch.setattr(coordinates, "spread", out_of_order)
     monkeypatch.setattr(coordinates, "SCANS_A_PROCESS", 2)
     for folder, seed, workers in (("one", 1, 1), ("two", 1, 2), ("other", 2, 1)):
         (tmp_path / folder).mkdir()
         write_discovery(tmp_path / folder, discover(in_a_row(8, 3), scans, settings(), seed, workers))
+    assert workers_used == {1, 2}
     for file in ("patterns.csv", "crops.csv", "positions.csv", "metrics.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert (tmp_path / "one" / "crops.csv").read_bytes() != (tmp_path / "other" / "crops.csv").read_bytes()
+
+
+def test_a_scan_that_exhausts_the_memory_is_named(scans, monkeypatch):
+    monkeypatch.setattr(
+        coordinates, "spread", lambda function, jobs, workers: ((job, Lost()) for job in jobs)
+    )
+    with pytest.raises(InputError, match=rf"{name(0)}\.h5: the memory did not suffice .*SG_WORKERS=1"):
+        discover(in_a_row(8, 3), scans, settings(), 1, 1)
 
 
 def test_the_tables_read_back_as_they_were_written(scans, tmp_path):
@@ -179,7 +200,7 @@ def test_a_reference_without_an_admissible_position_is_passed_over_and_counted(s
     found = discover(in_a_row(8, 3), scans, settings(patterns=2, rule=_rule(high=0.9)), 1, 1)
     assert spoilt not in {row.scan for row in found.patterns}
     assert found.metrics["references_refused"] == 1
-    assert found.metrics["refused"] == {"border": 0, "tissue": 1, "min_distance": 0, "patients": 0}
+    assert found.metrics["refused"] == {"border": 0, "tissue": 1, "patients": 0, "min_distance": 0}
     assert any("1 of 3 references were refused" in warning for warning in found.metrics["warnings"])
     # Only the reference that steps in for it is opened a second time.
     assert sorted(counter.values()) == [1] * 10 + [2]
@@ -195,7 +216,7 @@ def _rule(border=(0, 0, 0), low=0.0, high=1.0) -> dict:
         ({"rule": _rule(border=(3, 0, 0))}, "0 of 8 have one: 8 had no position inside coordinates.rule.border"),
         ({"rule": _rule(high=0.01)}, "8 had none there between coordinates.rule.tissue_min and tissue_max"),
         ({"rule": _rule(low=0.99)}, f"8 had none there .* Of {POSITIONS} .*: border 0, tissue_min {POSITIONS},"),
-        ({"min_distance": 100.0}, "1 of 8 have one: .* 7 had none coordinates.min_distance away from the earlier"),
+        ({"min_distance": 100.0}, "1 of 8 have one: .* 7 had none coordinates.min_distance away from the ea"),
     ],
 )  # fmt: skip
 def test_when_no_reference_is_left_the_error_counts_what_each_rule_refused(scans, changes, message):
@@ -268,11 +289,56 @@ def test_all_takes_every_patient_that_can_hold_it(short_neighbours):
     assert (found.metrics["k"], found.metrics["stepped_in"], found.metrics["passed_over"]) == ("all", 0, 8)
 
 
-def test_a_reference_whose_pattern_too_few_patients_can_hold_is_refused(short_neighbours):
+def test_a_reference_without_a_position_that_enough_patients_can_hold_is_refused(short_neighbours):
     with pytest.raises(
-        InputError, match=r"2 had no position .* 4 had a pattern that too few patients can hold"
+        InputError, match=r"2 had no position .* 4 had none that coordinates.k and k_validation"
     ):
         discover(in_a_row(6, 2), short_neighbours, settings(patterns=4, k=6, rule=_rule((8, 0, 0))), 1, 1)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.tuples(*[st.integers(0, 5)] * 3),
+            st.tuples(*[st.integers(1, 14)] * 3),
+            st.tuples(*[st.integers(2, 14)] * 3),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(["voxel", "body"]),
+    st.sampled_from([None, (3, 6, -3, 2), (8, 9, 0, 0), (2, 3, 1, 3), (1, 9, -4, -2)]),
+    st.tuples(*[st.integers(0, 3)] * 3),
+)
+def test_how_many_patients_can_hold_each_corner_is_what_trying_each_gives(boxes, frame, jitter, first):
+    size, shape = (2, 3, 4), (5, 4, 6)
+    surveys = {
+        name(i): Survey(
+            name(i),
+            scan,
+            Box(start, tuple(a + b for a, b in zip(start, extent, strict=True))),
+            "",
+            SPACING_MM,
+            (0, 0, 0),
+            None,
+        )
+        for i, (start, extent, scan) in enumerate(boxes)
+    }
+    at = Places(surveys, size, frame)
+    ranges = jitter and JitterRange(
+        np.array([[side, side + 1] for side in range(jitter[0], jitter[1] + 1)]), jitter[2:], jitter[2:]
+    )
+    counted = at.holders(name(0), np.arange(len(boxes)), first, shape, ranges)
+    for index in np.ndindex(shape):
+        corner = tuple(f + i for f, i in zip(first, index, strict=True))
+        corners = at.corners(at.coordinate(name(0), corner))
+        holds = at.inside(corners)
+        if ranges:
+            holds = [
+                ok and ranges.fits(tuple(c), tuple(s))
+                for ok, c, s in zip(holds, corners, at.shape, strict=True)
+            ]
+        assert counted[index] == sum(holds)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +354,11 @@ def test_a_reference_whose_pattern_too_few_patients_can_hold_is_refused(short_ne
         ((8, 3), {"patterns": 9}, r"coordinates\.patterns: .* 8 training patients, got 9"),
         ((8, 3, 2), {"k": 3}, r"neighbors\.depth: .* coordinates\.k \(3\) training patients, it holds 2"),
         ((8, 3, 2), {"k": 2, "k_validation": 3}, r"neighbors\.depth: .* coordinates\.k_validation \(3\)"),
+        (
+            (8, 3, 2),
+            {"k": 2, "k_validation": "all"},
+            r"neighbors\.depth: .* coordinates\.k_validation \(all\)",
+        ),
     ],
 )
 def test_more_than_there_is_is_refused_before_any_scan_is_opened(tmp_path, ranking, changes, message):
@@ -296,10 +367,8 @@ def test_more_than_there_is_is_refused_before_any_scan_is_opened(tmp_path, ranki
 
 
 def test_all_asks_for_whatever_there_is():
-    assert demands(in_a_row(8, 3, 2), settings(k="all", k_validation="all")) == {
-        "train": None,
-        "validation": None,
-    }
+    everyone = settings(k="all", k_validation="all")
+    assert demands(in_a_row(8, 3), everyone) == {"train": None, "validation": None}
 
 
 # ------------------------------------------------------------------------------------------------ frames

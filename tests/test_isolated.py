@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,10 +49,9 @@ def test_answers_come_in_the_order_of_the_jobs_each_from_a_process_of_its_own():
     assert len({answer[0] for answer in answers} | {os.getpid()}) == 5
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_process_that_dies_hangs_or_eats_the_memory_costs_its_own_job(workers):
+def test_a_process_that_dies_hangs_or_eats_the_memory_costs_its_own_job():
     jobs = [(0.0,), ("die",), ("refuse",), ("quit",), ("eat",), ("hang",), (0.0,)]
-    answers = list(each(work, jobs, workers, seconds=2))
+    answers = list(each(work, jobs, 3, seconds=3))
     rules = [answer.rule if isinstance(answer, Refusal) else answer[1] for answer in answers]
     assert rules == [0.0, "crashed", "format", "crashed", "memory", "time", 0.0]
     assert "SIGSEGV" in answers[1].reason
@@ -63,6 +65,44 @@ def test_a_job_that_dies_once_is_tried_again_alone(tmp_path):
 def test_a_bug_is_raised_with_its_traceback():
     with pytest.raises(RuntimeError, match="a bug of ours"):
         list(each(work, [("bug",), (0.0,)], 1, 60))
+
+
+def test_no_process_outlives_the_one_that_started_it(tmp_path):
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        "from tests.test_isolated import work_that_says_so\n"
+        "from sg.isolated import each\n"
+        "if __name__ == '__main__':\n"
+        f"    list(each(work_that_says_so, [({str(tmp_path)!r}, n) for n in range(2)], 2, 60))\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)})
+    try:
+        _wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    finally:
+        process.kill()
+        process.wait()
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    _wait_until(lambda: not any(_lives(pid) for pid in pids))
+
+
+def work_that_says_so(folder, number):
+    (Path(folder) / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+
+
+def _lives(pid):
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def _wait_until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_no_jobs_are_no_answers():

@@ -32,10 +32,12 @@ def fails(number: int) -> int:
     raise ValueError(f"a bug at {number}")
 
 
-def test_every_job_comes_back_once_with_its_result():
+def test_every_job_comes_back_once_with_its_result_and_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for workers in (1, 2):
         assert sorted(spread(square, range(7), workers)) == [(n, n * n) for n in range(7)]
     assert list(spread(square, [], 2)) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_takes_its_process_down_is_lost_after_a_second_try_and_no_other_is(tmp_path, capfd):
@@ -68,14 +70,10 @@ def test_a_cluster_that_dask_is_configured_with_is_used():
     from distributed import LocalCluster
 
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None, host="127.0.0.1") as cluster,
+        LocalCluster(
+            n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp://"
+        ) as cluster,
         dask.config.set({"scheduler-address": cluster.scheduler_address}),
     ):
         assert sorted(spread(square, [2, 3], 1)) == [(2, 4), (3, 9)]
         assert cluster.scheduler.transition_counter > 0
-
-
-def test_nothing_is_left_behind_in_the_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert len(list(spread(square, [1, 2], 2))) == 2
-    assert list(tmp_path.iterdir()) == []

@@ -240,6 +240,19 @@ def test_the_number_of_workers_is_taken_from_the_environment(simple):
     assert "SG_WORKERS must be a whole number of processes, at least 1, got 'many'" in done.stderr
 
 
+def test_an_unknown_recipe_is_said_in_words(project):
+    done = project.run("pretrain", "rotation")
+    assert done.returncode == 2
+    assert "pretrain.recipes has no 'rotation'; there are: models-genesis, semantic-genesis" in done.stderr
+
+
+@pytest.mark.parametrize(("task", "initialization"), [("bms", "scratch"), ("ncc", "i3d")])
+def test_an_unknown_trial_is_said_in_words(project, task, initialization):
+    done = project.run("finetune", task, initialization)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_help_works_without_parameters(simple):
     (simple.root / "params.yaml").unlink()
     done = simple.run("embed", "--help")

@@ -68,6 +68,24 @@ def test_equal_content_is_equal_bytes_at_another_time_and_in_another_environment
     assert (tmp_path / "other.h5").read_bytes() == file.read_bytes()
 
 
+def test_bytes_do_not_depend_on_who_still_holds_an_array_that_was_written(tmp_path):
+    contents = []
+    for name, hold in (("dropped.h5", False), ("held.h5", True)):
+        held = []
+        with create_h5(tmp_path / name) as file:
+            for index in range(4):
+                made = write_array(file, f"a{index}", STORED, chunks=(7, 16, 64), fletcher32=True)
+                rows = empty_array(
+                    file, f"b{index}", STORED.shape, "i2", chunks=(1, 30, 40), compression="blosc2"
+                )
+                for row in range(20):
+                    rows[row] = STORED[row]
+                held += [made, rows] if hold else []
+                del made, rows
+        contents.append((tmp_path / name).read_bytes())
+    assert contents[0] == contents[1]
+
+
 def test_filling_an_empty_array_gives_the_bytes_of_writing_it_at_once(tmp_path):
     with create_h5(tmp_path / "a.h5") as file:
         write_array(file, "x", STORED, chunks=(1, 30, 40), fletcher32=True, compression="blosc2")
@@ -136,9 +154,11 @@ def test_no_overwritten_stretch_is_read_as_if_nothing_were(tmp_path_factory, pla
         with open_h5(path) as found:
             read = found["a"][...], found["b"][...]
     except InputError as error:
-        assert "overwritten.h5: " in str(error)
+        read, refusal = (), str(error)
     else:
-        assert all(np.array_equal(array, STORED[:6]) for array in read)
+        refusal = ""
+    assert "overwritten.h5: " in refusal or len(read) == 2
+    assert all(np.array_equal(array, STORED[:6]) for array in read)
 
 
 def hostile(kind: str, file: h5py.File, beside: Path) -> None:
@@ -162,7 +182,9 @@ def hostile(kind: str, file: h5py.File, beside: Path) -> None:
         case "partly stored":
             file.create_dataset("x", (64, 64), "i2", chunks=(16, 16))[:16] = 1
         case "huge block":
-            file.create_dataset("x", (2**14, 2**14), "u1", chunks=(2**14, 2**14), compression="gzip")[...] = 0
+            file.create_dataset("x", (2**13, 2**13 + 1), "u1", chunks=(2**13, 2**13 + 1), compression="lzf")[
+                ...
+            ] = 0
 
 
 @pytest.mark.parametrize(
@@ -176,7 +198,7 @@ def hostile(kind: str, file: h5py.File, beside: Path) -> None:
         ("huge in one piece", "declares 2199023255552 bytes"),
         ("huge in blocks", "declares 268435456 blocks"),
         ("partly stored", "declares 16 blocks"),
-        ("huge block", "has blocks of 268435456 bytes"),
+        ("huge block", "has blocks of 67117056 bytes"),
     ],
 )
 def test_what_reaches_out_of_the_file_or_claims_more_than_it_stores_is_refused(tmp_path, file, kind, words):

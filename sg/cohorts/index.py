@@ -39,7 +39,7 @@ IDENTITY_DIGITS = 12
 PATIENT_BYTES = 64  # as artifacts store a patient's name
 
 # What reading one scan may take: of memory beyond its own size, and of time (2^31 voxels from a slow share)
-MEMORY_BYTES = 512 * 2**20
+MEMORY_BYTES = 2**30
 SECONDS = 1800.0
 WARNINGS_SHOWN = 10
 
@@ -186,6 +186,8 @@ def _listing(raw: Path, name: str, source: Source, said: _Sayings) -> Listing:
             f"cohort.sources.{name}.path: must be a folder, got {source.path!r}, which is a file; correct it"
         )
     listing = LAYOUTS[source.layout](raw, source)
+    lists = {Path(file) for file in (source.patients, source.leave_out) if file is not None}
+    listing.refused = [refused for refused in listing.refused if refused.path not in lists]
     said.notes.extend(f"{name}: {note}" for note in listing.notes)
     said.warnings.extend(f"{name}: {warning}" for warning in listing.warnings)
     if not listing.entries and not listing.refused:

@@ -324,9 +324,16 @@ def _quality(root: Path) -> dict[str, Any]:
             labels if len(known) <= 40 else [""] * len(known),
             f"median atlas distance of {len(known)} patterns: {nearer} lie nearer in the nearest patients than in random",
         )
+    names = (
+        "crops_mm",
+        "random_mm",
+        "gain_mm",
+        "gain_mm_interval",
+        "correlation_within",
+        "correlation_across",
+    )
     return {
-        "crops_mm": metrics.get("crops_mm"),
-        "random_mm": metrics.get("random_mm"),
+        **{name: metrics.get(name) for name in names},
         "patterns": known,
         "nearer": nearer,
         "chart": chart,

@@ -209,7 +209,7 @@ def scatter(
 ) -> Chart:
     """Points (n, 2) in groups, each with its number of series."""
     width = 420
-    with _drawing(width, 330, left=58, right=14, top=12, bottom=48) as (figure, axes):
+    with _drawing(width, 330, left=30, right=14, top=12, bottom=30) as (figure, axes):
         for points, series in groups:
             axes.scatter(
                 points[:, 0],
@@ -221,8 +221,11 @@ def scatter(
                 zorder=3,
             )
         axes.grid()
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            # The embedding's unit means nothing; how far points lie apart, relative to each other, does.
+            axis.set_major_formatter(NullFormatter())
+        axes.tick_params(length=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
     return _chart(figure, alt, width, name)

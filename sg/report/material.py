@@ -39,6 +39,7 @@ def material(root: Path, study: Params) -> dict[str, Any]:
         "refusals": refused[:REFUSALS_MAX],
         "refusals_left_out": max(0, len(refused) - REFUSALS_MAX),
         "duplicates": sum("duplicate" in row.rule for _, row in refused),
+        "ignored": _ignored(root, study),
         "warnings": warnings(root, study),
         "sample": _sample(root, scans),
     }
@@ -56,7 +57,7 @@ def synthetic(study: Params) -> list[str]:
 
 
 def warnings(root: Path, study: Params) -> list[tuple[str, str]]:
-    """(stage, sentence) of every warning that the stages left in their JSON files, in the order of the pipeline."""
+    """(stage, sentence) of every warning and note that the stages left in their JSON files, in the order of the pipeline."""
     files = {
         "cohort": [paths.COHORT_SUMMARY],
         "resample": [paths.RESAMPLED / "summary.json"],
@@ -82,6 +83,17 @@ def warnings(root: Path, study: Params) -> list[tuple[str, str]]:
         with open_h5(root / paths.target(row["task"])) as file:
             said = json.loads(file.attrs.get("warnings", "[]"))
         found += [(f"targets {row['task']}", sentence) for sentence in _sentences(said)]
+    return found
+
+
+def _ignored(root: Path, study: Params) -> list[tuple[str, list[tuple[str, int]]]]:
+    """For each source with any: the files beside its scans that were not taken for scans, counted by kind."""
+    by_source = read_json(root / paths.COHORT_SUMMARY).get("by_source", {})
+    found = []
+    for name in study.cohort.sources:
+        kinds = by_source.get(name, {}).get("ignored", {})
+        if some := sorted((kind, count) for kind, count in kinds.items() if count):
+            found.append((name, some))
     return found
 
 

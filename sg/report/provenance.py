@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ LIBRARIES = (
     "nibabel",
     "numba",
     "numpy",
+    "pillow",
     "pydantic",
     "pydicom",
     "pyyaml",
@@ -80,11 +82,13 @@ def _git(root: Path, *words: str) -> str | None:
         answer = subprocess.run(
             ["git", *words],
             cwd=root,
+            # Only looked at: not even the index's cached times are refreshed.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=20,
             check=False,
-            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -66,7 +66,7 @@ def figure(value: float) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3g}".replace("-", "−")
 
 
-def short(name: str, most: int = 18) -> str:
+def short(name: str, most: int = 14) -> str:
     """The end of a long name: series UIDs, which many patients are called by, differ there."""
     return name if len(name) <= most else "…" + name[1 - most :].lstrip(".")
 

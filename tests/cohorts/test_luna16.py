@@ -93,6 +93,6 @@ def test_tables_are_found_where_the_archives_put_them_and_their_lack_is_a_warnin
 def test_a_malformed_table_is_an_error_with_its_line(luna, text, words):
     path = luna / "luna" / "candidates_V2.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match="candidates_V2.csv") as caught:
+    with pytest.raises(InputError, match=r"candidates_V2\.csv") as caught:
         list_luna16(luna, SOURCE)
     assert words in str(caught.value)

@@ -23,7 +23,7 @@ from sg.params import PhantomRecipe, PhantomShared
 SHARED = PhantomShared(
     spacing_xy_mm=(4.0, 5.0), spacing_z_mm=(4.0, 5.0), noise_hu=(10.0, 20.0), truth_grid_mm=12.0
 )
-LUNA16 = PhantomRecipe(layout="luna16", train=6, validation=3, test=4, nodules=(1, 3), candidates=5)
+LUNA16 = PhantomRecipe(layout="luna16", train=6, validation=2, test=3, nodules=(1, 3), candidates=5)
 LIVER = PhantomRecipe(layout="decathlon", train=3, validation=1, test=1, nodules=(1, 2), candidates=0)
 
 
@@ -77,8 +77,13 @@ def mask(t: dict, *names: str) -> np.ndarray:
 
 def atlas_at(t: dict, points_mm: np.ndarray) -> np.ndarray:
     """Linear interpolation of the coarse grid by scipy, at LPS points (n, 3)."""
-    axes = [o + s * np.arange(n) for o, s, n in zip(t["origin"], t["spacing"], t["atlas"].shape[:0:-1], strict=True)]
-    parts = [RegularGridInterpolator(axes[::-1], part.astype(float))(points_mm[:, ::-1]) for part in t["atlas"]]
+    axes = [
+        o + s * np.arange(n)
+        for o, s, n in zip(t["origin"], t["spacing"], t["atlas"].shape[:0:-1], strict=True)
+    ]
+    parts = [
+        RegularGridInterpolator(axes[::-1], part.astype(float))(points_mm[:, ::-1]) for part in t["atlas"]
+    ]
     return np.stack(parts, axis=1)
 
 
@@ -91,16 +96,16 @@ def image_points(image: sitk.Image, zyx: np.ndarray) -> np.ndarray:
 
 def test_patients_take_turns_in_the_subsets_of_their_split(luna16):
     counts = {folder.name: len(list(folder.glob("*.mhd"))) for folder in luna16.glob("subset*")}
-    # 6 for training over 0 to 4, 3 for validation over 5 and 6, 4 for test over 7 to 9
+    # 6 for training over 0 to 4, 2 for validation over 5 and 6, 3 for test over 7 to 9
     assert counts == {
         "subset0": 2, "subset1": 1, "subset2": 1, "subset3": 1, "subset4": 1,
-        "subset5": 2, "subset6": 1, "subset7": 2, "subset8": 1, "subset9": 1,
+        "subset5": 1, "subset6": 1, "subset7": 1, "subset8": 1, "subset9": 1,
     }  # fmt: skip
 
 
 def test_series_names_are_valid_uids_and_differ(luna16):
     names = [path.stem if path.suffix == ".mhd" else path.name for path in luna16.glob("subset*/*.mhd")]
-    assert len(set(names)) == 13
+    assert len(set(names)) == 11
     assert all(re.fullmatch(r"2\.25\.(0|[1-9][0-9]*)", name) and len(name) <= 64 for name in names)
 
 
@@ -121,7 +126,9 @@ def test_every_patient_has_its_look_alikes_and_a_candidate_for_each_nodule(luna1
         assert sum(row["class"] == "1" for row in mine) == len(nodules)
         assert 1 <= len(nodules) <= 3
         for nodule in nodules:
-            gaps = [np.linalg.norm(np.subtract(point(nodule), point(row))) for row in mine if row["class"] == "1"]
+            gaps = [
+                np.linalg.norm(np.subtract(point(nodule), point(row))) for row in mine if row["class"] == "1"
+            ]
             assert min(gaps) < float(nodule["diameter_mm"]) / 2
 
 
@@ -174,11 +181,13 @@ def test_tissues_have_their_density_and_organs_their_size(luna16):
         hu = sitk.GetArrayViewFromImage(image)
         t = truth(luna16, header.stem)
         for name in t["names"]:
-            litres.setdefault(name, []).append(np.count_nonzero(mask(t, name)) * np.prod(image.GetSpacing()) / 1e6)
+            litres.setdefault(name, []).append(
+                np.count_nonzero(mask(t, name)) * np.prod(image.GetSpacing()) / 1e6
+            )
         assert -920 < np.median(hu[mask(t, "lung_right")]) < -750
         assert -130 < np.median(hu[mask(t, "fat")]) < -75
         assert 25 < np.median(hu[mask(t, "muscle")]) < 90
-        assert -1010 < np.median(hu[mask(t, "trachea")]) < -850
+        assert -1024 <= np.percentile(hu[mask(t, "trachea")], 10) < -850
         assert np.median(hu[mask(t, "spine")]) > 120
         assert hu.min() >= -2000
         assert hu.max() <= 3071
@@ -259,7 +268,7 @@ def test_no_range_of_hu_is_the_liver(liver):
 def test_the_marker_names_the_layout_and_the_labels(luna16):
     mark = json.loads((luna16 / "truth" / "phantom.json").read_text())
     assert mark["layout"] == "luna16"
-    assert mark["scans"] == 13 == len(list((luna16 / "truth").glob("*.h5")))
+    assert mark["scans"] == 11 == len(list((luna16 / "truth").glob("*.h5")))
     assert mark["labels"] == truth(luna16, next((luna16 / "truth").glob("*.h5")).stem)["names"]
 
 
@@ -271,16 +280,20 @@ def test_the_coarse_grid_has_an_atlas_position_for_every_voxel_of_the_body(luna1
 
 
 def test_organs_lie_at_the_same_atlas_position_in_every_patient(luna16):
-    """The middle of an organ moves by centimetres in the scans, and by millimetres in the atlas."""
-    for name, most in (("lung_right", 8), ("lung_left", 8), ("heart", 8)):
-        world, atlas = [], []
-        for header in luna16.glob("subset*/*.mhd"):
+    """The middle of an organ strays less in the atlas than within the box of the body."""
+    for name, most_mm in (("lung_right", 10), ("lung_left", 10), ("heart", 6)):
+        in_box, in_atlas = [], []
+        for header in sorted(luna16.glob("subset*/*.mhd")):
             image, t = sitk.ReadImage(str(header)), truth(luna16, header.stem)
-            middle = image_points(image, np.argwhere(mask(t, name)).mean(axis=0)[None])
-            atlas.append(atlas_at(t, middle)[0])
-            spine = image_points(image, np.argwhere(mask(t, "body" if "body" in t["names"] else "lung_left")).mean(axis=0)[None])
-            world.append((middle - spine)[0])
-        assert np.std(atlas, axis=0).max() < most, name
+            middle = image_points(image, np.argwhere(mask(t, name)).mean(axis=0)[None])[0]
+            body = image_points(image, np.argwhere(t["labels"] > 0)[::11])
+            in_box.append(
+                (middle - body.min(axis=0)) / np.ptp(body, axis=0) * (330, 230, 300)
+            )  # mm of an average box
+            in_atlas.append(atlas_at(t, middle[None])[0])
+        stray = np.linalg.norm(np.std(in_atlas, axis=0))
+        assert stray < most_mm
+        assert stray < np.linalg.norm(np.std(in_box, axis=0))
 
 
 def test_the_stated_interpolation_error_is_that_of_an_independent_sample(luna16):
@@ -309,9 +322,9 @@ def test_the_stated_interpolation_error_is_that_of_an_independent_sample(luna16)
 
 
 def test_two_runs_and_two_workers_give_the_same_bytes(tmp_path):
-    small = LUNA16.model_copy(update={"train": 2, "validation": 1, "test": 0})
+    small = LUNA16.model_copy(update={"train": 1, "validation": 1, "test": 0})
     first = hashes(made(tmp_path / "a", small))
-    assert len(first) == 3 * 3 + 3
+    assert len(first) == 2 * 3 + 3
     assert hashes(made(tmp_path / "b", small, workers=2)) == first
 
 
@@ -334,7 +347,9 @@ def test_other_seeds_and_other_cohorts_are_other_patients(tmp_path):
 
 
 def test_a_cohort_may_have_neither_nodules_nor_candidates_nor_training_patients(tmp_path):
-    bare = LUNA16.model_copy(update={"train": 0, "validation": 0, "test": 1, "nodules": (0, 0), "candidates": 0})
+    bare = LUNA16.model_copy(
+        update={"train": 0, "validation": 0, "test": 1, "nodules": (0, 0), "candidates": 0}
+    )
     folder = made(tmp_path / "bare", bare)
     assert (folder / "annotations.csv").read_text() == "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
     assert (folder / "candidates_V2.csv").read_text() == "seriesuid,coordX,coordY,coordZ,class\n"

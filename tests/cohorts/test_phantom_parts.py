@@ -35,7 +35,9 @@ def test_interpolation_is_exact_for_linear_fields():
     fine = Lattice(np.linspace(0, 16, 9), np.linspace(1, 14, 7), np.linspace(0, 15, 11))
     x, y, z = coarse.grids
     u, v, w = fine.grids
-    np.testing.assert_allclose(interpolated(2 * x - y + 3 * z + 1, coarse, fine), 2 * u - v + 3 * w + 1, atol=1e-5)
+    np.testing.assert_allclose(
+        interpolated(2 * x - y + 3 * z + 1, coarse, fine), 2 * u - v + 3 * w + 1, atol=1e-5
+    )
 
 
 @given(st.floats(1, 4), st.integers(2, 30), st.floats(0.5, 6))
@@ -74,7 +76,9 @@ def test_distance_to_a_round_ended_segment():
 
 def test_a_smooth_union_differs_from_the_union_only_near_the_seam():
     a, b = np.array([0.0, 0, 5]), np.array([0.0, 9, 5])
-    np.testing.assert_allclose(smooth_minimum(a, b, 8), [-2, 0, 5 - 2])  # width / 4 deep in the seam, nothing 9 mm off
+    np.testing.assert_allclose(
+        smooth_minimum(a, b, 8), [-2, 0, 5 - 2]
+    )  # width / 4 deep in the seam, nothing 9 mm off
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -87,18 +91,36 @@ def test_every_organ_s_map_and_its_inverse_cancel_out(number):
         for row, p in enumerate(organ.to_patient(points)):
             lattice = Lattice(*(np.array([v, v + 1]) for v in p))
             back[row] = [part[0, 0, 0] for part in organ.to_atlas(lattice)]
-        np.testing.assert_allclose(back, points, atol=0.02)
+        np.testing.assert_allclose(back, points, atol=0.01)
 
 
 def test_organs_vary_each_on_their_own():
     """Organ centres, seen in the frame of the body (size, posture and place taken out), do not move together."""
-    names = ["lung_right", "lung_left", "heart", "aorta", "trachea", "spine", "sternum", "liver", "spleen", "stomach"]
+    names = [
+        "lung_right",
+        "lung_left",
+        "heart",
+        "aorta",
+        "trachea",
+        "spine",
+        "sternum",
+        "liver",
+        "spleen",
+        "stomach",
+    ]
     seen = []
     for number in range(120):
         one = patient(number)
         body = one.maps["body"]
-        centres = [one.maps[n].to_patient(np.array([anatomy.VARIATIONS[n].centre_mm], float))[0] for n in names]
-        seen.append([body.matrix @ c + body.offset_mm - anatomy.VARIATIONS[n].centre_mm for n, c in zip(names, centres, strict=True)])
+        centres = [
+            one.maps[n].to_patient(np.array([anatomy.VARIATIONS[n].centre_mm], float))[0] for n in names
+        ]
+        seen.append(
+            [
+                body.matrix @ c + body.offset_mm - anatomy.VARIATIONS[n].centre_mm
+                for n, c in zip(names, centres, strict=True)
+            ]
+        )
     seen = np.array(seen)  # (patients, organs, 3)
     assert (seen.std(axis=0) > 1.5).all()
     for axis in range(3):
@@ -111,7 +133,9 @@ def test_sizes_of_organs_vary_each_on_their_own():
     for number in range(120):
         one = patient(number)
         habitus = abs(np.linalg.det(one.maps["body"].matrix))
-        sizes.append([np.log(habitus / abs(np.linalg.det(one.maps[n].matrix))) for n in ("heart", "liver", "spleen")])
+        sizes.append(
+            [np.log(habitus / abs(np.linalg.det(one.maps[n].matrix))) for n in ("heart", "liver", "spleen")]
+        )
     sizes = np.array(sizes)
     assert (sizes.std(axis=0) > 0.08).all()
     assert np.abs(np.corrcoef(sizes.T)[np.triu_indices(3, 1)]).max() < 0.35
@@ -121,7 +145,10 @@ def test_sizes_of_organs_vary_each_on_their_own():
 @given(st.integers(0, 10**6))
 def test_the_lungs_keep_clear_of_wall_heart_and_diaphragm(number):
     one = patient(number)
-    axes = [one.centre_mm[k] + np.arange(low, high, 12.0) for k, low, high in ((0, -160, 161), (1, -120, 121), (2, -240, 110))]
+    axes = [
+        one.centre_mm[k] + np.arange(low, high, 12.0)
+        for k, low, high in ((0, -160, 161), (1, -120, 121), (2, -240, 110))
+    ]
     d = anatomy.shapes(one, Lattice(*axes))
     lungs = (d["lung_right"] < 0) | (d["lung_left"] < 0)
     assert lungs.any()
@@ -139,7 +166,7 @@ def test_a_thin_vessel_keeps_its_volume():
         tree = Tree(p, q, np.array([radius]), np.array([radius]))
         length = np.linalg.norm(q - p)
         volume = vessels.coverage(tree, lattice).sum() * 8
-        assert volume == pytest.approx(np.pi * radius**2 * length, rel=0.2)
+        assert volume == pytest.approx(np.pi * radius**2 * length, rel=0.1)
 
 
 def test_a_tree_reaches_every_leaf_and_thickens_towards_its_root():
@@ -163,9 +190,10 @@ def test_noise_of_a_scan_has_the_asked_for_deviation_and_is_correlated():
 
 def test_findings_without_room_are_refused_in_words():
     lattice = cube(12, 4.0)
-    x, y, z = lattice.grids
     full = np.broadcast_to(np.float32(-3), lattice.shape)
-    with pytest.raises(InputError, match=r"room for its liver lesions \(nodules\), got room for 0 of 3; ask for fewer"):
+    with pytest.raises(
+        InputError, match=r"room for its liver lesions \(nodules\), got room for 0 of 3; ask for fewer"
+    ):
         findings.draw_lesions(np.random.default_rng(0), 3, full, lattice, lattice, 60.0)
 
 

@@ -196,8 +196,10 @@ def test_refusals_duplicates_and_warnings_of_all_stages_are_listed(page):
     text = " ".join(page.text.split())
     assert "the file ends after 1,204 of 516,096 bytes; copy it again" in text
     assert "1 of them is a scan that was there already" in text
+    assert "Other files, which were not taken for scans: luna16: hidden 1, txt 3." in text
     for stage, sentence in (
         ("cohort", "no patients.csv: each file is a patient"),
+        ("cohort", "the split validation was empty and took 4 patients"),
         ("neighbors", "depth: 10 of 12 kept"),
         ("targets lcs", "2 candidates lie outside their scan"),
     ):
@@ -224,6 +226,13 @@ def test_the_farthest_patient_is_the_one_at_the_largest_distance(made):
     distances = [entry["distance"] for entry in train]
     assert distances[0] == 0
     assert distances == sorted(distances)
+
+
+def test_the_figures_of_quality_are_said(page):
+    text = " ".join(page.text.split())
+    assert "its reference is 17 mm; cut at the same place in random patients it is 26 mm." in text
+    assert "11 mm nearer than random ones (median; interval over the patterns −4 to 15 mm)" in text
+    assert "4 of 5 patterns lie nearer" in text
 
 
 def test_parameters_are_shown_whole_and_read_back_equal(made, page):
@@ -267,7 +276,9 @@ def bare(make_study):
 
 
 def test_without_truth_it_says_that_only_the_eye_can_judge(bare):
-    assert "can only be judged by eye" in " ".join(bare.text.split())
+    text = " ".join(bare.text.split())
+    assert "is to be judged by eye" in text
+    assert "correlate by 0.571 with each other, and by −0.082 with those of other patterns" in text
     assert "random" not in bare.text.split("Discovered patterns")[1].split("How well discovery worked")[0]
 
 

@@ -179,9 +179,9 @@ def test_counts_have_their_nouns():
 
 
 def test_a_long_name_keeps_its_end_where_series_uids_differ():
-    assert short("1.3.6.1.4.1.14519.5.2.1.6279.6001.100225287222365663678666836860") == "…65663678666836860"
+    assert short("1.3.6.1.4.1.14519.5.2.1.6279.6001.100225287222365663678666836860") == "…3678666836860"
     assert short("liver_12") == "liver_12"
-    assert short("1.3.6.1.4.1.14519.0007").startswith("…1.4")
+    assert short("1.3.6.1.44.4519.0007") == "…44.4519.0007"  # no dot after the dots
 
 
 def test_a_cut_character_is_shown_as_a_mark():

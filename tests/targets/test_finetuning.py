@@ -206,13 +206,13 @@ from tests.targets import samples
 from sg.targets.finetuning import finetune
 made, out = Path(sys.argv[1]), Path(sys.argv[2])
 out.mkdir(exist_ok=True)
-finetune(made / "ncc.h5", "pretrained", made / "pretrained", 3, samples.training(epochs=30, patience=30), 1,
+finetune(made / "ncc.h5", "pretrained", made / "pretrained", 2, samples.training(epochs=12, patience=12), 1,
          state=out.with_name("state"), folder=out)
 """
 
 
 def test_trials_killed_midway_go_on_to_equal_bytes(made, tmp_path):
-    settings = {"trials": 3, "epochs": 30, "patience": 30}
+    settings = {"trials": 2, "epochs": 12, "patience": 12}
     whole, _ = run(made, "ncc", "pretrained", tmp_path / "whole", **settings)
     state, out = tmp_path / "state", tmp_path / "out"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(made), str(out)], cwd=ROOT)
@@ -229,8 +229,8 @@ def test_trials_killed_midway_go_on_to_equal_bytes(made, tmp_path):
         made / "ncc.h5",
         "pretrained",
         made / "pretrained",
-        3,
-        samples.training(epochs=30, patience=30),
+        2,
+        samples.training(epochs=12, patience=12),
         1,
         state=state,
         folder=out,

@@ -9,6 +9,7 @@ that no bit depends on the number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
@@ -75,7 +76,9 @@ def interpolated(field: np.ndarray, coarse: Lattice, fine: Lattice) -> np.ndarra
 
     The fine lattice must lie within the coarse one (by up to a rounding error beyond the last node).
     """
-    for number, (nodes, points) in enumerate(zip(coarse.axes, fine.axes, strict=True)):
+    # x first and z last: the last step, which makes the most numbers, then moves whole planes.
+    for number in (2, 1, 0):
+        nodes, points = coarse.axes[number], fine.axes[number]
         axis = field.ndim - 3 + number
         position = (points - nodes[0]) / (nodes[1] - nodes[0])
         below = np.clip(position.astype(np.intp), 0, len(nodes) - 2)
@@ -107,8 +110,8 @@ class Noise:
     def on(self, lattice: Lattice) -> np.ndarray:
         """The field on a lattice, float32 (components, z, y, x)."""
         field = self.coefficients
-        for number, axis in enumerate(lattice.axes):
-            position = (axis - self.origin_mm[2 - number]) / self.step_mm
+        for number in (2, 1, 0):  # as in `interpolated`
+            position = (lattice.axes[number] - self.origin_mm[2 - number]) / self.step_mm
             field = _spline_along(field, position, number + 1)
         return field
 
@@ -182,11 +185,24 @@ def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple, radii:
 
 def tube(x: np.ndarray, y: np.ndarray, z: np.ndarray, path: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Distance to a tube along a polyline (n, 3) whose radius (n) changes linearly between its points."""
-    best: np.ndarray | None = None
-    for p, q, r, s in zip(path[:-1], path[1:], radii[:-1], radii[1:], strict=True):
-        d = segment_distance(x, y, z, p, q, r, s)
-        best = d if best is None else np.minimum(best, d)
-    return best
+    pieces = zip(path[:-1], path[1:], radii[:-1], radii[1:], strict=True)
+    return reduce(np.minimum, (segment_distance(x, y, z, p, q, r, s) for p, q, r, s in pieces))
+
+
+def tube_nearby(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, path: np.ndarray, radii: np.ndarray, reach_mm: float
+) -> np.ndarray:
+    """As `tube`, but only around the path's box; further away than `reach_mm` it is `reach_mm` at most."""
+    low, high = path.min(axis=0) - reach_mm - radii.max(), path.max(axis=0) + reach_mm + radii.max()
+    near = np.ones(x.shape, bool)
+    for position, least, most in zip((x, y, z), low, high, strict=True):
+        near &= (position > np.float32(least)) & (position < np.float32(most))
+    index = np.flatnonzero(near)
+    distance = np.full(x.size, reach_mm, np.float32)
+    if len(index):
+        here = tube(*(position.ravel()[index] for position in (x, y, z)), path, radii)
+        distance[index] = np.minimum(here, np.float32(reach_mm))
+    return distance.reshape(x.shape)
 
 
 def segment_distance(

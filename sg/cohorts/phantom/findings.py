@@ -73,10 +73,14 @@ def draw_nodules(
     trees: Tree,
     soft_hu: float,
 ) -> list[Opacity]:
-    """Lung nodules: solid or ground glass, alone, at the pleura or on a vessel. `lungs_mm`: distance on `coarse`."""
+    """Lung nodules: solid or ground glass, alone, at the pleura or on a vessel. `lungs_mm`: distance on `coarse`.
+
+    They are 6 to 28 mm wide, but no narrower than about two voxels: the voxel at the centre is always the nodule's.
+    """
     nodules: list[Opacity] = []
+    least = max(6.0, 1.9 * max(grid.spacing_mm))
     for _ in _tries(nodules, count, "lung nodules (nodules)"):
-        diameter = float(np.clip(rng.lognormal(np.log(12.5), 0.36), 6, 28))
+        diameter = float(np.clip(rng.lognormal(np.log(12.5), 0.36), least, 28))
         place = rng.choice(["alone", "pleura", "vessel"], p=[0.5, 0.27, 0.23])
         if place == "vessel":
             where = _near(forks(trees, (0.9, 2.2)), rng)

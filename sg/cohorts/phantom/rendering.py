@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-from sg.cohorts.phantom import acquisition, anatomy, findings, vessels
+from sg.cohorts.phantom import acquisition, anatomy, atlas, findings, vessels
 from sg.cohorts.phantom.acquisition import Grid
 from sg.cohorts.phantom.anatomy import Draw, Patient
-from sg.cohorts.phantom.fields import Lattice, draw_noise, interpolated, segment_distance
+from sg.cohorts.phantom.fields import Lattice, draw_noise, ellipsoid, interpolated, segment_distance
 from sg.cohorts.phantom.findings import Opacity
 from sg.params import PhantomRecipe, PhantomShared
 
@@ -142,27 +142,38 @@ def _paint_abdomen(canvas: Canvas, patient: Patient, d: dict[str, np.ndarray], d
     hu = patient.hu
     rng = draw("bowel")
     below = np.maximum(3 - d["above"], d["cavity"] + 4)
-    x, y, z = canvas.coarse.grids
-    matrix = patient.maps["body"]
     loops = rng.uniform((-95, -70, -360), (95, 20, -215), (26, 3))
-    for loop in matrix.to_patient(loops):
-        radii = rng.uniform(12, 26, 3)
-        loop_mm = np.maximum(anatomy.ellipsoid(x, y, z, tuple(loop), tuple(radii)), below)
-        canvas.paint(loop_mm, hu["bowel"] + rng.normal(0, 8), "bowel")
-        if rng.random() < 0.4:
-            gas = np.maximum(loop_mm + 3, y - np.float32(loop[1] - rng.uniform(0, 8)))
-            canvas.paint(gas, -900.0, "bowel")
+    for loop in patient.maps["body"].to_patient(loops):
+        _paint_loop(canvas, rng, loop, below, hu["bowel"])
     texture = _texture(draw, canvas, "parenchyma", 13, 1.0)
     canvas.paint(d["kidneys"], hu["kidneys"] + 8 * texture, "kidneys")
     canvas.paint(d["stomach"], hu["wall"], "stomach")
     level = patient.maps["stomach"].to_patient(np.array([[50.0, -36.0, -170.0]]))[0, 1] + rng.normal(0, 9)
     canvas.paint(d["stomach"] + 4, hu["fluid"] + 6 * texture, "stomach")
-    canvas.paint(np.maximum(d["stomach"] + 4.5, y - np.float32(level)), -930.0, "stomach")
+    canvas.paint(
+        np.maximum(d["stomach"] + 4.5, canvas.coarse.grids[1] - np.float32(level)), -930.0, "stomach"
+    )
     canvas.paint(d["spleen"], hu["spleen"] + 4 * texture, "spleen")
     canvas.paint(d["liver"], hu["liver"] + 5 * texture, "liver")
     _paint_liver_vessels(canvas, patient, d["liver"], draw("liver-vessels"))
     shell = np.maximum(np.abs(d["above"] - 0.5) - 2, d["cavity"])
     canvas.paint(shell, hu["muscle"], "diaphragm")
+
+
+def _paint_loop(
+    canvas: Canvas, rng: np.random.Generator, centre_mm: np.ndarray, below: np.ndarray, bowel_hu: float
+) -> None:
+    """A loop of bowel, with gas on top in some."""
+    radii, hu = rng.uniform(12, 26, 3), bowel_hu + rng.normal(0, 8)
+    gas, level = rng.random() < 0.4, centre_mm[1] - rng.uniform(0, 8)
+    region = canvas.lattice.region(centre_mm - radii - 4, centre_mm + radii + 4)
+    if region is None:
+        return
+    x, y, z = canvas.lattice.box(region).grids
+    loop = np.maximum(ellipsoid(x, y, z, tuple(centre_mm), tuple(radii)), canvas.finer(below, region))
+    canvas.paint_region(region, loop, hu, "bowel")
+    if gas:
+        canvas.paint_region(region, np.maximum(loop + 3, y - np.float32(level)), -900.0, "bowel")
 
 
 def _paint_liver_vessels(
@@ -288,20 +299,20 @@ def _paint_bones(canvas: Canvas, patient: Patient, draw: Draw) -> None:
     hu = patient.hu
     _paint_spine(canvas, patient)
     bent = draw("ribs").normal(0, 1.2, (24, 3))
-    for (bone, cartilage), shift in zip(anatomy.rib_paths(), bent, strict=True):
+    for (bone, cartilage), shift in zip(atlas.rib_paths(), bent, strict=True):
         if cartilage is not None:
             path = patient.maps["cage"].to_patient(cartilage)
             _paint_rod(canvas, path, (4.8, None), hu["cartilage"], 0.0, "ribs")
         path = patient.maps["cage"].to_patient(bone + shift * (0.3, 0.3, 1))
         _paint_rod(canvas, path, (4.9, 2.7), hu["cortex"], hu["marrow"], "ribs")
     for side in (-1, 1):
-        path = patient.maps["sternum"].to_patient(anatomy.CLAVICLE * (side, 1, 1))
+        path = patient.maps["sternum"].to_patient(atlas.CLAVICLE * (side, 1, 1))
         _paint_rod(canvas, path, (6.0, 3.6), hu["cortex"], hu["marrow"], "shoulder")
     coarse = canvas.coarse
     cage = patient.maps["cage"].to_atlas(coarse)
     for left in (False, True):
-        canvas.paint(anatomy.scapula(cage, left), hu["cortex"] * 0.9, "shoulder")
-    plate = anatomy.sternum(patient.maps["sternum"].to_atlas(coarse))
+        canvas.paint(atlas.scapula(cage, left), hu["cortex"] * 0.9, "shoulder")
+    plate = atlas.sternum(patient.maps["sternum"].to_atlas(coarse))
     canvas.paint(plate, hu["cortex"] * 0.8, "sternum")
     canvas.paint(plate + 2.2, hu["marrow"] * 0.8, "sternum")
 
@@ -337,11 +348,9 @@ def _paint_spine(canvas: Canvas, patient: Patient) -> None:
     if region is None:
         return
     x, y, z = a = spine.to_atlas(canvas.lattice.box(region))
-    body = anatomy.spine_body(a)
-    middle = anatomy.spine_axis(z)
-    phase = np.abs((z / np.float32(anatomy.VERTEBRA_MM)) % 1 - np.float32(0.5)) * np.float32(
-        anatomy.VERTEBRA_MM
-    )
+    body = atlas.spine_body(a)
+    middle = atlas.spine_axis(z)
+    phase = np.abs((z / np.float32(atlas.VERTEBRA_MM)) % 1 - np.float32(0.5)) * np.float32(atlas.VERTEBRA_MM)
     disc = phase - np.float32(9.2)  # positive within 3.3 mm of the plane between two vertebrae
     canvas.paint_region(region, body, hu["cartilage"], "spine")
     bone = np.maximum(body - np.float32(0.6), disc)

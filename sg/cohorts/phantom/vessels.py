@@ -8,10 +8,12 @@ the others are the patient's own: large branches agree between patients, small o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from sg.cohorts.phantom.anatomy import Patient, above_dome, cavity, heart, lung_sides
+from sg.cohorts.phantom.anatomy import Patient
+from sg.cohorts.phantom.atlas import above_dome, cavity, heart, lung_sides
 from sg.cohorts.phantom.fields import Lattice
 from sg.randomness import generator
 
@@ -46,7 +48,7 @@ def draw_trees(patient: Patient, lung: str, rng: np.random.Generator) -> tuple[T
     vessels = []
     airways: list[Tree] = []
     for kind, root in HILA[lung].items():
-        shared = _leaves(lung, LEAVES_SHARED, generator(0, "phantom", "atlas", f"{lung}/{kind}"))
+        shared = _shared_leaves(lung, kind)
         leaves = np.vstack([shared + rng.normal(0, 3.5, shared.shape), _leaves(lung, LEAVES_OWN, rng)])
         nodes, parents = grow(np.array(root, float) + rng.normal(0, 2, 3), leaves, rng)
         radii = radii_of(parents) * np.exp(rng.normal(0, 0.08))
@@ -61,6 +63,12 @@ def draw_trees(patient: Patient, lung: str, rng: np.random.Generator) -> tuple[T
             beside = patient.maps[lung].to_patient(nodes + (0, 3.0, 2.0) + radii[:, None] * (0.25, 0.7, 0.5))
             airways.append(Tree(beside[parents[wide]], beside[wide], radii[wide] * 0.85, radii[wide] * 0.75))
     return Tree.of(vessels), Tree.of(airways)
+
+
+@cache
+def _shared_leaves(lung: str, kind: str) -> np.ndarray:
+    """Atlas positions of the leaves that everybody has: the same in every study, whatever its seed."""
+    return _leaves(lung, LEAVES_SHARED, generator(0, "phantom", "atlas", f"{lung}/{kind}"))
 
 
 def _leaves(lung: str, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -93,11 +101,15 @@ def grow(root: np.ndarray, leaves: np.ndarray, rng: np.random.Generator) -> tupl
         target = points[0] if len(mine) == 1 else points.mean(axis=0)
         way = target - here
         length = float(np.sqrt((way * way).sum()))
-        # A branch goes part of the way before it splits, with a bend half-way.
+        # A branch goes part of the way before it splits; a long one bends half-way.
         share = 1.0 if len(mine) == 1 else 0.42
         bend = here + way * share / 2 + rng.normal(0, 0.07 * length * share + 0.4, 3)
-        nodes += [bend, here + way * share]
-        parents += [parent, len(nodes) - 2]
+        if length * share > 9:
+            nodes.append(bend)
+            parents.append(parent)
+            parent = len(nodes) - 1
+        nodes.append(here + way * share)
+        parents.append(parent)
         if len(mine) > 1:
             axis = int(np.argmax(np.ptp(points, axis=0)))
             order = np.argsort(points[:, axis], kind="stable")
@@ -126,29 +138,41 @@ def forks(tree: Tree, radius_mm: tuple[float, float]) -> np.ndarray:
 def coverage(tree: Tree, lattice: Lattice) -> np.ndarray:
     """Share of each voxel that the tree fills, float32 (z, y, x), in [0, 1].
 
-    A vessel thinner than a voxel keeps its volume: it is drawn as wide as half a voxel and accordingly fainter.
+    A vessel thinner than a voxel keeps its volume: it is drawn about as wide as a voxel and accordingly fainter.
     """
     voxel = float(np.mean(lattice.spacing_mm))
     least = 0.55 * voxel
     filled = np.zeros(lattice.shape, np.float32)
-    ends = np.minimum(tree.start, tree.end), np.maximum(tree.start, tree.end)
-    for low, high, p, q, r, s in zip(*ends, tree.start, tree.end, tree.r_start, tree.r_end, strict=True):
-        reach = max(r, s, least) + voxel
-        region = lattice.region(low - reach, high + reach)
-        if region is None:
-            continue
-        x, y, z = lattice.box(region).grids
-        d = q - p
-        t = (x - np.float32(p[0])) * np.float32(d[0]) + (y - np.float32(p[1])) * np.float32(d[1])
-        t = t + (z - np.float32(p[2])) * np.float32(d[2])
-        t = np.clip(t * np.float32(1 / max(float((d * d).sum()), 1e-9)), 0, 1)
-        distance = (x - np.float32(p[0]) - t * np.float32(d[0])) ** 2
-        distance += (y - np.float32(p[1]) - t * np.float32(d[1])) ** 2
-        distance += (z - np.float32(p[2]) - t * np.float32(d[2])) ** 2
-        radius = np.float32(r) + t * np.float32(s - r)
+    x, y, z = (axis.astype(np.float32) for axis in (lattice.x, lattice.y, lattice.z))
+    first, last = _boxes(tree, lattice, least, voxel)
+    for n in np.flatnonzero((first < last).all(axis=1)):
+        (x0, y0, z0), (x1, y1, z1) = first[n], last[n]
+        p, d = tree.start[n].astype(np.float32), (tree.end[n] - tree.start[n]).astype(np.float32)
+        r, s = np.float32(tree.r_start[n]), np.float32(tree.r_end[n])
+        u = x[None, None, x0:x1] - p[0]
+        v = y[None, y0:y1, None] - p[1]
+        w = z[z0:z1, None, None] - p[2]
+        t = (u * d[0] + v * d[1] + w * d[2]) / max(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], np.float32(1e-9))
+        t = np.minimum(np.maximum(t, np.float32(0)), np.float32(1))
+        distance = np.sqrt((u - t * d[0]) ** 2 + (v - t * d[1]) ** 2 + (w - t * d[2]) ** 2)
+        radius = r + t * (s - r)
         drawn = np.maximum(radius, np.float32(least))
-        share = np.clip(0.5 + (drawn - np.sqrt(distance)) * np.float32(1 / voxel), 0, 1)
+        # A rod of radius R whose edge fades over one voxel v holds pi (R^2 + v^2 / 12) in a section.
+        edge = np.sqrt(drawn**2 - np.float32(voxel**2 / 12))
+        share = np.minimum(
+            np.maximum(0.5 + (edge - distance) * np.float32(1 / voxel), np.float32(0)), np.float32(1)
+        )
         share *= (radius / drawn) ** 2
-        part = filled[region]
+        part = filled[z0:z1, y0:y1, x0:x1]
         np.maximum(part, share, out=part)
     return filled
+
+
+def _boxes(tree: Tree, lattice: Lattice, least: float, voxel: float) -> tuple[np.ndarray, np.ndarray]:
+    """First voxels and those after the last (n, 3: x, y, z) of the boxes around the tree's pieces, within the lattice."""
+    reach = (np.maximum(np.maximum(tree.r_start, tree.r_end), least) + voxel / 2)[:, None]
+    origin = np.array([lattice.x[0], lattice.y[0], lattice.z[0]])
+    size = np.array(lattice.shape[::-1])
+    low = (np.minimum(tree.start, tree.end) - reach - origin) / lattice.spacing_mm
+    high = (np.maximum(tree.start, tree.end) + reach - origin) / lattice.spacing_mm
+    return np.clip(np.ceil(low), 0, size).astype(int), np.clip(np.floor(high) + 1, 0, size).astype(int)
