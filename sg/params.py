@@ -551,6 +551,12 @@ class SegmentationTarget(Section):
     patches: Annotated[
         Count, Field(description="training patches a scan, half of them centred in the structure")
     ]
+    window: Annotated[
+        Zyx, Field(description="shape (z, y, x) of the windows in which whole scans are predicted, voxels")
+    ]
+    overlap: Annotated[
+        float, Field(ge=0, le=0.75, description="share of each side that neighbouring windows have in common")
+    ]
 
 
 TargetRecipe = Annotated[Union[NoduleTarget, SegmentationTarget], Field(discriminator="kind")]  # noqa: UP007
@@ -681,12 +687,18 @@ def _disagreements(p: Params) -> Iterator[str]:
     sizes |= {
         f"targets.recipes.{name}.patch_size": recipe.patch_size for name, recipe in p.targets.recipes.items()
     }
-    for key, size in sizes.items():
+    windows = {
+        f"targets.recipes.{name}.window": recipe.window
+        for name, recipe in p.targets.recipes.items()
+        if isinstance(recipe, SegmentationTarget)
+    }
+    for key, size in (sizes | windows).items():
         if any(side % step for side in size):
             yield (
                 f"{key}: every side must be a multiple of {step}, because pretrain.shared.network.depth is "
                 f"{p.pretrain.shared.network.depth}, got {list(size)}"
             )
+    for key, size in sizes.items():
         if any(side > least for side, least in zip(size, p.resample.shape_min, strict=True)):
             yield f"{key}: a patch must fit into resample.shape_min {list(p.resample.shape_min)}, got {list(size)}"
     step = 2 ** (p.embed.depth - 1)

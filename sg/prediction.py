@@ -11,11 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-# Windows have the size of the training patches, because near the bottleneck a network has learned to count with their
-# edges. Neighbouring ones share a quarter of each side (2.5 times the work of none; a half is 7 times), and a voxel's
-# probability is the mean over its windows, weighted by a Gaussian around their centres: near its edge a window knows
-# least of what surrounds a voxel.
-OVERLAP = 0.25
+# A voxel's probability is the mean over its windows, weighted by a Gaussian around their centres: near its edge a
+# window knows least of what surrounds a voxel.
 WEIGHTING = "gaussian"
 # As many windows at a time as have so many voxels: small ones one by one would leave the processor waiting.
 VOXELS_AT_A_TIME = 2**19
@@ -30,10 +27,11 @@ def patch_scores(model: nn.Module, patches: np.ndarray, device: str) -> np.ndarr
 
 
 def voxel_probabilities(
-    model: nn.Module, image: np.ndarray, window: tuple[int, int, int], device: str
+    model: nn.Module, image: np.ndarray, window: tuple[int, int, int], overlap: float, device: str
 ) -> np.ndarray:
     """Sigmoid of the one logit of each voxel of a whole scan, by windows: float32 (z, y, x) -> float32 (z, y, x).
 
+    Neighbouring windows share `overlap` of each side (a quarter is about 2.5 times the work of none, a half 7 times).
     A scan smaller than the window is filled up with 0, which is air.
     """
     from monai.inferers.utils import sliding_window_inference  # seconds; only segmentation pays for it
@@ -48,7 +46,7 @@ def voxel_probabilities(
             roi_size=window,
             sw_batch_size=max(1, VOXELS_AT_A_TIME // math.prod(window)),
             predictor=probabilities,
-            overlap=OVERLAP,
+            overlap=overlap,
             mode=WEIGHTING,
             padding_mode="constant",
             cval=0.0,

@@ -26,7 +26,7 @@ class Mean(nn.Module):
 @pytest.mark.parametrize("shape", [(8, 8, 8), (11, 16, 21), (5, 8, 9)])
 def test_a_network_that_gives_back_its_input_reproduces_the_scan(shape):
     image = np.random.default_rng(0).uniform(0.05, 0.95, shape).astype(np.float32)
-    got = voxel_probabilities(Logit(), image, (8, 8, 8), "cpu")
+    got = voxel_probabilities(Logit(), image, (8, 8, 8), 0.25, "cpu")
     assert got.shape == shape
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, image, atol=1e-5)
@@ -38,7 +38,7 @@ def test_how_many_windows_are_computed_at_a_time_plays_no_part(monkeypatch):
     found = []
     for voxels in (1, 3 * 8**3, 2**19):
         monkeypatch.setattr(prediction, "VOXELS_AT_A_TIME", voxels)
-        found.append(voxel_probabilities(model, image, (8, 8, 8), "cpu"))
+        found.append(voxel_probabilities(model, image, (8, 8, 8), 0.25, "cpu"))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0], found[2], atol=1e-6)
 

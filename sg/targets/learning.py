@@ -122,7 +122,7 @@ class Segmentation:
         with create_h5(path) as file:
             for scan in self.task.test_scans():
                 image = to_unit(self.task.volume(scan, "image"), self.task.hu_min, self.task.hu_max)
-                probabilities = voxel_probabilities(model, image, self.task.patch_size, device)
+                probabilities = voxel_probabilities(model, image, self.task.window, self.task.overlap, device)
                 write_mask(file, scan, probabilities > THRESHOLD)
 
     def gather(self, paths: list[Path], file: h5py.File) -> None:

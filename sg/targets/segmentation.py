@@ -100,6 +100,7 @@ def write_segmentation(
         _check_structure(task, recipe, tally)
         hu = (resampled.hu_min, resampled.hu_max)
         write_head(file, task, recipe.kind, "IoU", recipe.patch_size, hu)
+        file.attrs["window"], file.attrs["overlap"] = np.array(recipe.window, "i4"), recipe.overlap
         write_array(file, "rows", np.concatenate(rows))
         _write_baselines(file, *best_window(histograms), len(tally.patients["train"]))
         patients = {split: len(names) for split, names in tally.patients.items()}

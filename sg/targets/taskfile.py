@@ -42,6 +42,9 @@ class TaskFile:
             self.patch_size = tuple(int(side) for side in attributes["patch_size"])
             self.hu_min, self.hu_max = float(attributes["hu_min"]), float(attributes["hu_max"])
             self.rows = self._file["rows"][...]
+            if self.kind == "segmentation":
+                self.window = tuple(int(side) for side in attributes["window"])
+                self.overlap = float(attributes["overlap"])
         return self
 
     def __exit__(self, *_: object) -> None:

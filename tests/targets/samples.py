@@ -92,6 +92,7 @@ def segmentation(path: Path) -> Path:
             write_volume(volume, image, mask, f"test{patient}", (1.0, 1.0, 1.0))
             write_mask(group, scan, np.ones_like(mask))
         write_head(file, "lcs", "segmentation", "IoU", (8, 8, 8), HU)
+        file.attrs["window"], file.attrs["overlap"] = np.array((8, 8, 8), "i4"), 0.25
         write_array(file, "rows", np.array(rows, PATCH_OF_SEGMENTATION))
     return path
 

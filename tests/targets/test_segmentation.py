@@ -15,7 +15,9 @@ from tests.targets.cohort import finish, scan_row, write_scan
 
 SHAPE = (10, 18, 20)
 SIZE = (4, 8, 8)
-RECIPE = SegmentationTarget(kind="segmentation", patch_size=SIZE, labels=[1, 2], patches=7)
+RECIPE = SegmentationTarget(
+    kind="segmentation", patch_size=SIZE, labels=[1, 2], patches=7, window=SIZE, overlap=0.25
+)
 
 
 def scene(number):

@@ -102,9 +102,10 @@ def render(draw: Draw, number: int, recipe: PhantomRecipe, shared: PhantomShared
     _paint_abdomen(canvas, patient, d, draw)
     lungs_mm = _paint_lungs(canvas, patient, d, draw)
     trees = _paint_trees(canvas, patient, lungs_mm, draw)
-    nodules, look_alikes = _paint_findings(canvas, patient, d, recipe, lungs_mm, trees, draw)
     _paint_mediastinum(canvas, patient, d)
     _paint_bones(canvas, patient, draw)
+    # Last, so that what is in the tables is not painted over.
+    nodules, look_alikes = _paint_findings(canvas, patient, d, recipe, lungs_mm, trees, draw)
     hu = _acquired(canvas, grid, shared, draw)
     candidates = _detected(nodules, draw("candidates"))
     return Scan(patient, grid, hu, canvas.labels, nodules, look_alikes, candidates)
