@@ -30,7 +30,7 @@ from sg.neighbors import Ranking
 from sg.params import Coordinates, Jitter
 from sg.processes import Lost, spread
 from sg.randomness import generator
-from sg.resampling import read_resampled
+from sg.resampled import read_resampled
 
 # From so many scans on a process of its own pays for its start.
 SCANS_A_PROCESS = 32

@@ -19,7 +19,7 @@ from sg.errors import InputError
 from sg.params import Patches
 from sg.patches import ROW, CacheWriter
 from sg.randomness import generator
-from sg.resampling import Resampled, read_resampled
+from sg.resampled import Resampled, read_resampled
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

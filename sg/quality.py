@@ -280,8 +280,15 @@ def in_a_line(figures: dict) -> str:
     random = "unknown" if figures["random_mm"] is None else f"{figures['random_mm']:.1f} mm"
     return (
         f"{figures['patterns']} patterns: crops lie {figures['crops_mm']:.1f} mm (median, in the atlas) from their "
-        f"reference, random patients' {random}; patches correlate by {alike} with those of others"
+        f"reference, random patients' {random}{_gain(figures)}; patches correlate by {alike} with those of others"
     )
+
+
+def _gain(figures: dict) -> str:
+    if figures["gain_mm_interval"] is None:
+        return ""
+    low, high = figures["gain_mm_interval"]
+    return f" (gain pattern by pattern {figures['gain_mm']:.1f} mm, 95 % interval {low:.1f} to {high:.1f})"
 
 
 def _against(within: float | None, across: float | None) -> str:

@@ -27,19 +27,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from sg import console
-from sg.cohorts.records import QuarantineRow, ScanRow, read_rows, write_rows
+from sg.cohorts.records import QuarantineRow, ScanRow, write_rows
 from sg.errors import InputError
 from sg.params import Resample
 from sg.processes import Lost, spread
+from sg.resampled import QUARANTINE, Resampled
 from sg.scans import Geometry, Refusal, Scan, digest, files_of, read_scan
 from sg.storage import create_h5, empty_array, fixed_texts, open_h5, write_array
 
 THUMBNAILS = "thumbnails.h5"
-QUARANTINE = "quarantine.csv"
 
 # A direction so near to the axes that turning the scan onto them moves none of its voxels by more than this share
 # of the smallest spacing is taken for rounding in the header.
@@ -50,27 +49,6 @@ SAME_VOXELS = 1e-3
 VOXELS_MAX = 2**31
 # Blocks of at most this shape in the files: about the size of what is read at once, a patch.
 BLOCK = (32, 64, 64)
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """A resampled scan. Its voxel (z, y, x) lies at origin + spacing * (x, y, z), mm in LPS."""
-
-    image: np.ndarray  # int16 (z, y, x), HU
-    labels: np.ndarray | None  # uint8 (z, y, x)
-    spacing_mm: tuple[float, float, float]
-    origin_mm: tuple[float, float, float]
-    patient: str
-    hu_min: float
-    hu_max: float
-
-    def position_mm(self, zyx: np.ndarray) -> np.ndarray:
-        """Positions (x, y, z) in mm, (..., 3), of voxel indices (z, y, x), (..., 3), which may lie between voxels."""
-        return np.asarray(zyx, float)[..., ::-1] * self.spacing_mm + self.origin_mm
-
-    def voxel(self, position_mm: np.ndarray) -> np.ndarray:
-        """Voxel indices (z, y, x), (..., 3), not rounded, of positions (x, y, z) in mm: position_mm's inverse."""
-        return ((np.asarray(position_mm, float) - self.origin_mm) / self.spacing_mm)[..., ::-1]
 
 
 # ------------------------------------------------------------------------------------------- geometry
@@ -340,33 +318,6 @@ def _blocks(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.ceil(side / math.ceil(side / most)) for side, most in zip(shape, BLOCK, strict=True))
 
 
-def read_resampled(path: Path) -> Resampled:
-    """The resampled scan of a file. InputError naming the file if it is missing, damaged or of another kind."""
-    with open_h5(path) as file:
-        image = _volume(file, "image", np.int16, path)
-        labels = _volume(file, "labels", np.uint8, path) if "labels" in file else None
-        if labels is not None and labels.shape != image.shape:
-            raise InputError(f"{path}: labels must have the image's shape {image.shape}, got {labels.shape}")
-        return Resampled(
-            image,
-            labels,
-            tuple(map(float, file.attrs["spacing_mm"])),
-            tuple(map(float, file.attrs["origin_mm"])),
-            str(file.attrs["patient"]),
-            float(file.attrs["hu_min"]),
-            float(file.attrs["hu_max"]),
-        )
-
-
-def _volume(file: h5py.File, name: str, dtype: type, path: Path) -> np.ndarray:
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.dtype != dtype or found.ndim != 3 or 0 in found.shape:
-        raise InputError(
-            f"{path}: {name} must be a volume of {np.dtype(dtype)} (z, y, x); run `dvc repro resample`"
-        )
-    return found[...]
-
-
 def write_thumbnails(path: Path, scans: Sequence[ScanRow], files: Sequence[Path], settings: Resample) -> None:
     """Gather the thumbnails of resampled scans (their files in the order of `scans`) into one file, row by row."""
     shape = settings.thumbnail_shape
@@ -383,12 +334,6 @@ def write_thumbnails(path: Path, scans: Sequence[ScanRow], files: Sequence[Path]
         write_array(target, "pretrain", np.array(["pretrain" in row.use for row in scans], bool))
         target.attrs["hu_min"] = float(settings.hu_min)
         target.attrs["hu_max"] = float(settings.hu_max)
-
-
-def resampled_scans(scans: Sequence[ScanRow], folder: Path) -> list[ScanRow]:
-    """Those of the scans that were resampled into `folder`: all that its quarantine.csv does not set aside."""
-    refused = {(row.source, row.path) for row in read_rows(folder / QUARANTINE, QuarantineRow)}
-    return [row for row in scans if (row.source, row.path) not in refused]
 
 
 # ------------------------------------------------------------------------------------------ all scans

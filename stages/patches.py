@@ -6,7 +6,7 @@ from sg import paths
 from sg.cohorts.records import ScanRow, of_use, read_rows
 from sg.crops import read_crops
 from sg.cutting import write_caches
-from sg.resampling import resampled_scans
+from sg.resampled import resampled_scans
 from sg.stage import stage
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 from sg.cohorts.records import ScanRow
 from sg.neighbors import Embeddings, Ranking, rank
 from sg.params import Coordinates
-from sg.resampling import Resampled, write_resampled
+from sg.resampled import Resampled
+from sg.resampling import write_resampled
 
 SPACING_MM = (2.0, 3.0, 4.0)
 

@@ -15,7 +15,7 @@ from sg.cutting import cut, write_caches
 from sg.errors import InputError
 from sg.params import Patches
 from sg.patches import PatchCache
-from sg.resampling import read_resampled
+from sg.resampled import read_resampled
 from tests.hand_made import in_a_row, name, noise, scan_row, settings, write_scan
 
 SIZE = (2, 4, 4)

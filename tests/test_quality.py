@@ -146,7 +146,8 @@ def test_distances_are_medians_in_the_atlas_from_the_reference(tmp_path, cache):
     assert figures["gain_mm"] == pytest.approx(1.0)
     assert (figures["patterns"], figures["crops"], figures["random"], figures["warnings"]) == (2, 4, 8, [])
     assert in_a_line(figures).startswith(
-        "2 patterns: crops lie 3.0 mm (median, in the atlas) from their reference, random patients' 4.0 mm"
+        "2 patterns: crops lie 3.0 mm (median, in the atlas) from their reference, random patients' 4.0 mm "
+        "(gain pattern by pattern 1.0 mm, 95 % interval 0.0 to 2.0); patches correlate by "
     )
 
 

@@ -24,13 +24,11 @@ from sg.cohorts.records import QuarantineRow, ScanRow, read_rows
 from sg.errors import InputError
 from sg.params import Resample
 from sg.processes import Lost
+from sg.resampled import Resampled, read_resampled, resampled_scans
 from sg.resampling import (
-    Resampled,
-    read_resampled,
     resample_cohort,
     resample_image,
     resample_labels,
-    resampled_scans,
     sampling,
     thumbnail,
     write_resampled,
@@ -383,7 +381,7 @@ def test_the_bytes_are_those_of_every_other_run_on_one_worker_or_two(tmp_path, r
 def test_a_file_holds_the_scan_on_the_new_grid_and_reads_back(folders, raw):
     row = scan_file(raw, "bela.mhd", truth=True)
     folders.run([row])
-    made = read_resampled(folders.now / f"{row.scan}.h5")
+    made = read_resampled(folders.now / f"{row.scan}.h5", labels=True)
     how = sampling(upright((22, 20, 12), (1.8, 1.8, 2.0), (10.0, -20.0, 30.0)), STUDY.spacing_mm)
     source = noise((12, 20, 22), sum(b"bela.mhd"))
     assert np.array_equal(made.image, resample_image(source, how, -1000, 1000))
@@ -679,13 +677,13 @@ def test_a_truncated_file_is_reported_in_words(written):
     for share in (0.0, 0.1, 0.5, 0.99):
         written.write_bytes(content[: int(share * len(content))])
         with pytest.raises(InputError, match=r"abc\.h5: (truncated|not an HDF5 file).*dvc repro"):
-            read_resampled(written)
+            read_resampled(written, labels=True)
 
 
 def test_a_damaged_block_is_found_by_its_checksum_and_the_file_named(written):
     zero_a_block(written)
     with pytest.raises(InputError, match=r"abc\.h5: damaged: a stored block fails its checksum"):
-        read_resampled(written)
+        read_resampled(written, labels=True)
 
 
 def test_a_file_of_another_kind_is_named(tmp_path, written):

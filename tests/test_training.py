@@ -325,11 +325,6 @@ def test_a_gpu_that_is_not_there_is_named_with_its_parameter():
         run_script([1.0], accelerator="cuda")
 
 
-def test_half_precision_on_a_cpu_is_refused_instead_of_replaced():
-    with pytest.raises(InputError, match=r"training\.precision: 16-mixed needs training\.accelerator cuda"):
-        run_script([1.0], precision="16-mixed")
-
-
 # -------------------------------------------------------------------------------------- live curves
 
 

@@ -16,7 +16,7 @@ from sg.cohorts.records import FindingRow, ScanRow
 from sg.errors import InputError
 from sg.params import NoduleTarget
 from sg.randomness import generator
-from sg.resampling import Resampled, read_resampled
+from sg.resampled import Resampled, read_resampled
 from sg.storage import create_h5, fixed_texts, write_array
 from sg.targets.taskfile import PATCH_OF_CLASSIFICATION, Appended, write_facts, write_head
 

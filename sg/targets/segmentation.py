@@ -13,7 +13,7 @@ from sg.cohorts.records import ScanRow
 from sg.errors import InputError
 from sg.params import SegmentationTarget
 from sg.randomness import generator
-from sg.resampling import Resampled, read_resampled
+from sg.resampled import Resampled, read_resampled
 from sg.storage import create_h5, fixed_texts, write_array
 from sg.targets.taskfile import (
     PATCH_OF_SEGMENTATION,
@@ -83,7 +83,7 @@ def write_segmentation(
         masks = Appended(file, "masks", recipe.patch_size, "u1")
         volumes = file.create_group("volumes")
         for scan in scans:
-            resampled = read_resampled(folder / f"{scan.scan}.h5")
+            resampled = read_resampled(folder / f"{scan.scan}.h5", labels=True)
             mask = _mask(resampled, scan, recipe, folder)
             histograms = histograms or _empty(resampled)
             tally.count(scan, mask)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sg.cohorts.records import FindingRow, ScanRow, of_use
 from sg.errors import InputError
 from sg.params import NoduleTarget, SegmentationTarget
-from sg.resampling import resampled_scans
+from sg.resampled import resampled_scans
 from sg.targets.nodules import write_nodules
 from sg.targets.segmentation import write_segmentation
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sg.cohorts.records import FindingRow, QuarantineRow, ScanRow, write_rows
-from sg.resampling import Resampled, write_resampled
+from sg.resampled import Resampled
+from sg.resampling import write_resampled
 
 SPACING = (2.0, 1.0, 3.0)  # (x, y, z), so that a mistaken order shows
 ORIGIN = (-10.0, 5.0, 100.0)
