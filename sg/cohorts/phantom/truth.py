@@ -14,14 +14,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import h5py
-import hdf5plugin
 import numpy as np
 
 from sg.cohorts.phantom.anatomy import Patient, blended_atlas, shapes
 from sg.cohorts.phantom.fields import Lattice, interpolated
 from sg.cohorts.phantom.rendering import LABELS, Scan
+from sg.storage import create_h5, write_array
 
+LABEL_BLOCK = (32, 64, 64)
 FINDING = np.dtype([("centre_mm", "<f8", 3), ("diameter_mm", "<f8")])
 
 
@@ -63,16 +63,14 @@ def write_truth(path: Path, scan: Scan, step_mm: float) -> float:
     findings = np.zeros(len(scan.nodules), FINDING)
     for row, finding in zip(findings, scan.nodules, strict=True):
         row["centre_mm"], row["diameter_mm"] = finding.centre_mm, finding.diameter_mm
-    with h5py.File(path, "w", libver="latest") as file:
-        dataset = file.create_dataset("atlas", data=atlas, track_times=False)
+    with create_h5(path) as file:
+        dataset = write_array(file, "atlas", atlas)
         dataset.attrs["grid_origin_mm"] = [axis[0] for axis in (grid.x, grid.y, grid.z)]
         dataset.attrs["grid_spacing_mm"] = [step_mm] * 3
         dataset.attrs["interpolation_error_mm"] = error
         labels = scan.grid.stored(scan.labels)
-        compression = hdf5plugin.Blosc2(cname="lz4", clevel=5, filters=hdf5plugin.Blosc2.BITSHUFFLE)
-        dataset = file.create_dataset(
-            "labels", data=labels, chunks=labels.shape, track_times=False, **compression
-        )
+        blocks = tuple(min(side, most) for side, most in zip(labels.shape, LABEL_BLOCK, strict=True))
+        dataset = write_array(file, "labels", labels, chunks=blocks, compression="blosc2")
         dataset.attrs["names"] = json.dumps(LABELS)
-        file.create_dataset("lesions", data=findings, track_times=False)
+        write_array(file, "lesions", findings)
     return error
