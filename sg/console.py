@@ -40,9 +40,10 @@ class Progress:
     most every `QUIET_SECONDS`, so that logs stay readable.
     """
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
+    def __init__(self, what: str, total: int, unit: str, before: int = 0) -> None:
+        """`before` of the `total` were done by an earlier run and say nothing about the rate."""
         self.what, self.total, self.unit = what, total, unit
-        self.done = 0
+        self.before = self.done = before
         self._bar = None
 
     def __enter__(self) -> Progress:
@@ -62,7 +63,7 @@ class Progress:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.what, total=self.total, rate="")
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self.before, rate="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +74,7 @@ class Progress:
         """`count` more are done; `note` (a loss, say) is shown behind the rate."""
         self.done += count
         now = time.monotonic()
-        rate = self.done / max(now - self._start, 1e-9)
+        rate = (self.done - self.before) / max(now - self._start, 1e-9)
         speed = (
             f"{rate:.1f} {self.unit}/s"
             if rate >= 1

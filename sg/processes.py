@@ -25,7 +25,11 @@ _SETTINGS = {
     "distributed.worker.profile.enabled": False,
     # In place of Dask's own choice, which besides has the allocator give memory back at every turn: work on arrays
     # then takes three times as long.
-    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+    "distributed.nanny.pre-spawn-environ": {
+        "OMP_NUM_THREADS": 1,
+        "MKL_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+    },
     "distributed.admin.tick.limit": "1h",
 }
 

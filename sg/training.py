@@ -85,8 +85,7 @@ def fit(
     curves = _Curves(live)
     for row in progress.rows:
         curves.add(row)
-    with Progress(what, settings.epochs, "epochs") as bar:
-        bar.step(len(progress.rows))
+    with Progress(what, settings.epochs, "epochs", before=len(progress.rows)) as bar:
         while len(progress.rows) < settings.epochs and progress.since_best < settings.patience:
             epoch = len(progress.rows)
             rate = optimizer.param_groups[0]["lr"]

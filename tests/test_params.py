@@ -140,7 +140,11 @@ def test_no_field_has_a_default():
             "data/secret.h5",
             r"pretrain\.recipes\.models-genesis\.reads: ",
         ),
-        ("embed.training.precision", "16-mixed", r"embed\.training: precision must be 32-true or bf16-mixed where"),
+        (
+            "embed.training.precision",
+            "16-mixed",
+            r"embed\.training: precision must be 32-true or bf16-mixed where",
+        ),
         ("seed", -1, r"seed: must be greater than or equal to 0, got -1"),
         ("extra", 1, r"extra: there is no such parameter"),
     ],
