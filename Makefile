@@ -7,7 +7,7 @@ export PATH := $(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 TORCH := 2.13.0
 
-.PHONY: help env demo test torture lint dag docs lock bench clean
+.PHONY: help env demo test torture lint dag docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -27,15 +27,15 @@ demo: env ## run the whole pipeline on the embedded cohort and print the results
 	dvc --wait-for-lock repro
 	@sg results
 
-test: env ## run the tests (under 10 minutes)
+test: lint ## check style and run the tests (under 10 minutes)
 	python -m pytest -m "not slow"
 
 torture: env ## run every test, the long ones too
 	python -m pytest -m ""
 
-lint: env ## check style, and that what is generated is current
-	ruff check .
-	ruff format --check .
+lint: env ## check style
+	@ruff check .
+	@ruff format --check --quiet .
 
 dag: env ## draw the pipeline, stages of one kind collapsed
 	@dvc dag --collapse-foreach-matrix

@@ -187,6 +187,12 @@ def stage(name: str, doc: str | None, *items: str) -> Iterator[Run]:
         logs.record(label, clock, "done", summary=run._summary)
         reading = clock.reading()
         console.say(f"{label}: {run._summary} ({reading['wall_s']:.1f} s, {reading['peak_mib']:.0f} MiB)")
+    except KeyboardInterrupt:
+        logs.record(label, clock, "interrupted")
+        console.complain(
+            f"{label}: interrupted; what a training has learned so far is taken up by the next run"
+        )
+        sys.exit(130)
     except Exception as error:
         words = in_words(error)
         if words is None or os.environ.get("SG_TRACEBACK") == "1":

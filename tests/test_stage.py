@@ -96,6 +96,14 @@ def test_outputs_of_a_killed_stage_do_not_appear(simple):
     assert leftovers(simple) == []
 
 
+def test_an_interrupted_stage_says_so_without_a_traceback(simple):
+    done = simple.run("embed", BODY="import signal; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert outputs(simple) is None
+    assert leftovers(simple) == []
+
+
 def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(simple):
     done = simple.run("embed", BODY="open('/dev/full', 'w').write('x' * 100000)")
     assert done.returncode == 2

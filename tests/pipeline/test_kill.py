@@ -36,11 +36,9 @@ STAGES = [
 SEED = int(os.environ.get("SG_KILL_SEED", random.SystemRandom().randrange(10**6)))
 
 
-def killed_and_rerun(copy, stage, moment):
-    """Start the stage by DVC, kill its process when `moment` (0..1) of its usual time has passed, repro."""
-    label = stage.replace("@", "-")
-    usual = json.loads((copy.root / f"logs/{label}.jsonl").read_text().splitlines()[-1])["wall_s"]
-    lock = copy.root / f".state/{label}/lock"
+def started(copy, stage):
+    """DVC running one stage, and the number of the stage's own process."""
+    lock = copy.root / f".state/{stage.replace('@', '-')}/lock"
     lock.write_text("")
     running = subprocess.Popen(
         [BIN / "dvc", "repro", "--force", "--single-item", stage],
@@ -53,7 +51,14 @@ def killed_and_rerun(copy, stage, moment):
         if lock.read_text():
             break
         time.sleep(0.01)
-    process = int(lock.read_text())
+    return running, int(lock.read_text())
+
+
+def killed_and_rerun(copy, stage, moment):
+    """Start the stage by DVC, kill its process when `moment` (0..1) of its usual time has passed, repro."""
+    log = copy.root / f"logs/{stage.replace('@', '-')}.jsonl"
+    usual = json.loads(log.read_text().splitlines()[-1])["wall_s"]
+    running, process = started(copy, stage)
     time.sleep(moment * usual)
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
@@ -78,20 +83,7 @@ def test_every_stage_killed_reruns_to_the_same_hashes(finished, copy, stage, mom
 
 
 def test_a_killed_dvc_takes_its_stage_with_it(copy):
-    lock = copy.root / ".state/embed/lock"
-    lock.write_text("")
-    running = subprocess.Popen(
-        [BIN / "dvc", "repro", "--force", "--single-item", "embed"],
-        cwd=copy.root,
-        env=copy.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    for _ in range(2000):
-        if lock.read_text():
-            break
-        time.sleep(0.01)
-    process = int(lock.read_text())
+    running, process = started(copy, "embed")
     running.kill()
     running.wait()
     for _ in range(200):

@@ -88,15 +88,41 @@ def test_a_typo_anywhere_stops_the_first_stage_before_any_work(copy):
     assert "Traceback" not in output
 
 
-def test_what_was_pushed_is_pulled_and_nothing_runs(finished, copy, tmp_path):
-    remote = tmp_path / "remote"
-    remote.mkdir()
-    copy.dvc("remote", "add", "--local", "--default", "store", str(remote))
+@pytest.fixture(params=["folder", "s3"])
+def remote(request, tmp_path, monkeypatch):
+    """What `dvc remote add` and `dvc remote modify` are told of an empty remote."""
+    if request.param == "folder":
+        (tmp_path / "remote").mkdir()
+        yield str(tmp_path / "remote"), {}
+        return
+    boto3 = pytest.importorskip("boto3", reason="S3 needs the extra `s3`")
+    server = pytest.importorskip("moto.server", reason="S3 needs moto").ThreadedMotoServer(
+        "127.0.0.1", 0, verbose=False
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="study")
+    yield "s3://study/cache", {"endpointurl": endpoint}
+    server.stop()
+
+
+def test_what_was_pushed_is_pulled_and_nothing_runs(finished, copy, remote, tmp_path):
+    def add_remote(clone):
+        where, settings = remote
+        clone.dvc("remote", "add", "--local", "--default", "store", where)
+        for key, value in settings.items():
+            clone.dvc("remote", "modify", "--local", "store", key, value)
+
+    add_remote(copy)
     copy.dvc("push")
     second = Clone.fresh(tmp_path / "second")
     (second.root / "dvc.lock").write_text(copy.lock())
     (second.root / "metrics.json").write_text((copy.root / "metrics.json").read_text())
-    second.dvc("remote", "add", "--local", "--default", "store", str(remote))
+    add_remote(second)
     second.dvc("pull")
     assert second.repro() == set()
     assert second.lock() == finished.lock()
@@ -136,13 +162,16 @@ def test_a_study_without_methods_after_one_that_had_some(copy):
     assert copy.repro() == set()
 
 
-def test_a_fresh_clone_without_tasks_methods_and_phantoms_runs_on_a_folder(finished, tmp_path):
+@pytest.mark.parametrize("before", ["a fresh clone", "a run that had some"])
+def test_a_study_without_tasks_methods_and_phantoms_runs_on_a_folder(finished, tmp_path, before):
     """The scans of the phantoms stand in for a user's own."""
     scans = tmp_path / "scans"
     scans.mkdir()
     for path in sorted((finished.root / "data/raw/luna16").glob("subset*/*")):
         (scans / path.name).write_bytes(path.read_bytes())
-    clone = Clone.fresh(tmp_path / "clone")
+    clone = (
+        Clone.fresh(tmp_path / "clone") if before == "a fresh clone" else finished.copy(tmp_path / "clone")
+    )
     tree = emptied(clone.params(), "tasks", "methods")
     tree["phantom"] |= {"cohorts": [], "recipes": {}}
     tree["cohort"]["raw"] = str(scans)
@@ -155,6 +184,7 @@ def test_a_fresh_clone_without_tasks_methods_and_phantoms_runs_on_a_folder(finis
         *("patches", "quality", "evaluate", "report"),
     }
     assert clone.repro() == set()
+    assert not list((clone.root / "data").glob("raw/*"))
 
 
 def test_metrics_and_the_graph_can_be_shown(finished):
