@@ -413,14 +413,22 @@ class _Drawing:
         return np.concatenate(laid)
 
     def _keep_holdable(self, reference: int, scan: str, allowed: Admissible) -> int:
-        """Take out of the mask the corners that too few patients can hold, where the ranking is whole; how many."""
+        """Take out of the mask the corners that the reference, or too few patients, can hold; how many.
+
+        How many patients can is known where the ranking is whole.
+        """
         taken = 0
         for split, ranked, jitter in self.splits:
-            if not allowed.mask.size or ranked.shape[1] < self.ranking.patients(split):
+            if not allowed.mask.size:
                 continue
             rows = np.array([self.places.row[self.ranking.scan[row].decode()] for row in ranked[reference]])
-            holders = self.places.holders(scan, rows, allowed.first, allowed.mask.shape, jitter)
-            hit = allowed.mask & (holders < self._needed(split))
+            hit = np.zeros_like(allowed.mask)
+            if split == "train":  # the reference is the first of its neighbours and must hold its own pattern
+                own = self.places.holders(scan, rows[:1], allowed.first, allowed.mask.shape, jitter)
+                hit |= allowed.mask & (own < 1)
+            if ranked.shape[1] >= self.ranking.patients(split):
+                holders = self.places.holders(scan, rows, allowed.first, allowed.mask.shape, jitter)
+                hit |= allowed.mask & (holders < self._needed(split))
             taken += int(np.count_nonzero(hit))
             allowed.mask[hit] = False
         return taken

@@ -55,7 +55,7 @@ class Thumbnails:
         if len(indices) == 0:
             raise InputError(
                 f"data/resampled/thumbnails.h5: the auto-encoder needs {split} scans that serve pretrain, there is none "
-                f"among {len(self)}; add patients or change cohort.fractions"
+                f"among {len(self)}; add patients or change cohort.splits"
             )
         return indices
 

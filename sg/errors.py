@@ -30,7 +30,7 @@ def in_words(error: BaseException) -> str | None:
             or "errno = 28" in text
             or "No space left on device" in text
         ):
-            return "the disk is full; free some space and run again: nothing was left half-written under its final name"
+            return "the disk is full; free some space and run again: no output is left half-written under its final name"
         if isinstance(error, PermissionError):
             return f"{error.filename}: permission denied; make it readable (and its folder writable) for this user"
     return None

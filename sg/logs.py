@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -32,7 +33,6 @@ class Clock:
 
 def record(stage: str, clock: Clock, outcome: str, **more: object) -> None:
     """Append one line to logs/<stage>.jsonl."""
-    LOGS.mkdir(exist_ok=True)
     line = {
         "stage": stage,
         "outcome": outcome,
@@ -42,5 +42,8 @@ def record(stage: str, clock: Clock, outcome: str, **more: object) -> None:
         "pid": os.getpid(),
         **more,
     }
-    with open(LOGS / f"{stage}.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    # A line of a log is not worth a run, nor the sentence on why the run failed: on a full disk there is none.
+    with contextlib.suppress(OSError):
+        LOGS.mkdir(exist_ok=True)
+        with open(LOGS / f"{stage}.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")

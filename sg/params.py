@@ -177,6 +177,13 @@ class Limits(Section):
     ]
     distinct_min: Annotated[int, Field(ge=2, description="a CT has more distinct values than this")]
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Limits:
+        low, high = self.spacing_mm
+        if low > high:
+            raise ValueError(f"spacing_mm must be [least, largest], got [{low}, {high}]")
+        return self
+
 
 class SplitFractions(Section):
     """Shares of patients that no data set has split already."""
@@ -274,8 +281,10 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Training:
-        if self.precision == "16-mixed" and self.accelerator == "cpu":
-            raise ValueError("precision must be 32-true or bf16-mixed where accelerator is cpu, got 16-mixed")
+        # On a CPU torch has no 16-mixed; its bf16 gradients of 3-D convolutions read memory that was never written
+        # (torch 2.13: not a number in 1 to 4 of 60 backward passes among freed NaN), and are no faster without AMX.
+        if self.precision != "32-true" and self.accelerator == "cpu":
+            raise ValueError(f"precision must be 32-true where accelerator is cpu, got {self.precision}")
         return self
 
 
@@ -531,13 +540,13 @@ class NoduleTarget(Section):
         float,
         Field(
             gt=0,
-            description="most negatives to one positive among training candidates; the test set is left as it is",
+            description="most negatives to one positive among training and validation candidates; all test candidates stay",
         ),
     ]
 
 
 class SegmentationTarget(Section):
-    """Segmentation of one label of the scan's own label map."""
+    """Segmentation of a structure of the scan's own label map."""
 
     kind: Annotated[Literal["segmentation"], Field(description="voxels of a label map, scored by IoU")]
     patch_size: Annotated[Zyx, Field(description="shape (z, y, x) of the training patches, voxels")]
@@ -682,6 +691,26 @@ def _disagreements(p: Params) -> Iterator[str]:
                     f"cohort.sources.{name}.use: each use must be `pretrain` or a name in plan.targets "
                     f"({', '.join(p.plan.targets) or 'none'}), got {use!r}"
                 )
+    used = {use for source in p.cohort.sources.values() for use in source.use}
+    for use in ["pretrain", *p.plan.targets]:
+        if use not in used:
+            yield f"cohort.sources: some source must be of use for {use!r}, got only {sorted(used)}"
+    if (
+        p.finetune.tasks
+        and p.finetune.initializations
+        and p.evaluate.control not in p.finetune.initializations
+    ):
+        yield (
+            f"evaluate.control: must be one of finetune.initializations ({', '.join(p.finetune.initializations)}), "
+            f"got {p.evaluate.control!r}"
+        )
+    trials = [
+        f"{task}-{initialization}"
+        for task in p.finetune.tasks
+        for initialization in p.finetune.initializations
+    ]
+    for name in sorted({name for name in trials if trials.count(name) > 1}):
+        yield f"finetune: two pairs of a task and an initialization are both called {name!r}; rename one of them"
     step = 2 ** (p.pretrain.shared.network.depth - 1)
     sizes = {"coordinates.patch_size": p.coordinates.patch_size}
     sizes |= {
@@ -707,9 +736,22 @@ def _disagreements(p: Params) -> Iterator[str]:
             f"resample.thumbnail_shape: every side must be a multiple of {step}, because embed.depth is "
             f"{p.embed.depth}, got {list(p.resample.thumbnail_shape)}"
         )
-    depth, k = p.neighbors.depth, p.coordinates.k
-    if isinstance(depth, int) and (k == "all" or k > depth):
-        yield f"neighbors.depth: must be at least coordinates.k ({k}), got {depth}"
+    depth = p.neighbors.depth
+    for name, k in (("k", p.coordinates.k), ("k_validation", p.coordinates.k_validation)):
+        if isinstance(depth, int) and (k == "all" or k > depth):
+            yield f"neighbors.depth: must be at least coordinates.{name} ({k}), got {depth}"
+    smallest = min(p.coordinates.patch_size)
+    for name, recipe in p.pretrain.recipes.items():
+        if recipe.perturbations and smallest < 8:
+            yield (
+                f"coordinates.patch_size: every side must be at least 8 to be perturbed by pretrain.recipes.{name}, "
+                f"got {list(p.coordinates.patch_size)}"
+            )
+        if recipe.losses.classification > 0 and p.coordinates.patterns < 2:
+            yield (
+                f"coordinates.patterns: must be at least 2 for pretrain.recipes.{name} to tell them apart, "
+                f"got {p.coordinates.patterns}"
+            )
 
 
 def parse(text: str, where: str) -> Params:

@@ -25,6 +25,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,7 @@ def key_of(row: ScanRow, settings: Resample, code: str) -> str:
         "patient": row.patient,
         "settings": settings.model_dump(mode="json"),
         "code": code,
+        "SimpleITK": version("SimpleITK"),  # so that one cohort never holds two interpolations
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -1,8 +1,9 @@
 """The one place that decides train, validation and test.
 
 A patient's split is, in this order: the data set's own; that of the same series, content or patient in another
-source; else by a keyed hash of the patient against the given fractions, so that adding patients moves nobody. All
-scans that share a patient, a series or their content have one split.
+source; else by a keyed hash of the patient against the given fractions, so that adding patients moves nobody (but
+out of a split that was filled only because it would have been empty). All scans that share a patient, a series or
+their content have one split.
 """
 
 from __future__ import annotations

@@ -41,15 +41,18 @@ ASIDE = Path("data/.aside")
 class Run:
     """One run of a stage: what it may read and where it writes."""
 
-    def __init__(self, name: str, items: dict[str, str], study: params.Params) -> None:
+    def __init__(
+        self, name: str, items: dict[str, str], study: params.Params, known: dict[str, list[str]]
+    ) -> None:
         self.name = name
         self.items = items
         self.label = "-".join([name, *items.values()])
         self._study = study
-        self._declared = declared(name, items)
+        self._declared = known
         self._outputs: dict[Path, Path] = {}
         self._state: Path | None = None
         self._summary = ""
+        self._began = self._own()
 
     @property
     def seed(self) -> int:
@@ -81,7 +84,7 @@ class Run:
         """
         if str(path) not in self._declared["outs"]:
             raise AssertionError(f"dvc.yaml does not name the output {path} for stage {self.label}")
-        aside = ASIDE / self.label / path
+        aside = _aside(self.label, path)
         if path not in self._outputs:
             (aside.parent if path.suffix else aside).mkdir(parents=True, exist_ok=True)
             self._outputs[path] = aside
@@ -132,7 +135,35 @@ class Run:
         """The one line that the stage ends with."""
         self._summary = text
 
+    def _own(self) -> str:
+        """Hex digest of the stage's code files and declared parameters as they lie on disk now."""
+        digest = hashlib.sha256(self.code_fingerprint().encode())
+        values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        for key in self._declared["params"]:
+            digest.update(json.dumps(_dig(values, key), sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+
+    def _unchanged(self) -> bool:
+        try:
+            return self._own() == self._began
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return False
+
+    def recover(self) -> None:
+        """Put back what a run that was killed while it replaced an output had moved out of the way."""
+        for name in self._declared["outs"]:
+            path = Path(name)
+            old = _old(_aside(self.label, path))
+            if old.exists() and not path.exists():
+                os.rename(old, path)
+        _clear_aside(self.label)
+
     def _publish(self) -> None:
+        if not self._unchanged():
+            raise InputError(
+                f"the stage's code or parameters were edited while it ran, and DVC would record its outputs as those of "
+                f"the new ones; run {self.label} again (or undo the edit first: what was learned so far is then taken up)"
+            )
         for path, aside in self._outputs.items():
             if not aside.exists():
                 raise AssertionError(f"stage {self.label} did not write {path}")
@@ -150,7 +181,7 @@ def replace(new: Path, path: Path) -> None:
     """Put `new` at `path`, whole; what was there goes. Never writes into existing files: they may be DVC's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not path.is_symlink():
-        old = new.with_name(new.name + ".old")
+        old = _old(new)
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
         os.rename(new, path)
@@ -177,13 +208,16 @@ def stage(name: str, doc: str | None, *items: str) -> Iterator[Run]:
         _enter_root(name)
         study = load()
         with _lock(label):
-            shutil.rmtree(ASIDE / label, ignore_errors=True)
-            run = Run(name, given, study)
+            known = declared(name, given)
+            for key in known["params"]:
+                lookup(study, key)  # an item that the study does not have is said in words
+            run = Run(name, given, study, known)
+            run.recover()
             try:
                 yield run
                 run._publish()
             finally:
-                shutil.rmtree(ASIDE / label, ignore_errors=True)
+                _clear_aside(label)
         logs.record(label, clock, "done", summary=run._summary)
         reading = clock.reading()
         console.say(f"{label}: {run._summary} ({reading['wall_s']:.1f} s, {reading['peak_mib']:.0f} MiB)")
@@ -286,8 +320,22 @@ def declared(name: str, items: dict[str, str]) -> dict[str, list[str]]:
     return names
 
 
+def _aside(label: str, path: Path) -> Path:
+    """Where an output is made: on the file system that it will lie on, for a rename cannot leave it."""
+    return (ASIDE if path.is_relative_to(ASIDE.parent) else STATE / "aside") / label / path
+
+
+def _old(aside: Path) -> Path:
+    return aside.with_name(aside.name + ".old")
+
+
+def _clear_aside(label: str) -> None:
+    for home in (ASIDE, STATE / "aside"):
+        shutil.rmtree(home / label, ignore_errors=True)
+
+
 def _dig(tree: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
+    for part in dotted.split(".") if dotted else []:
         tree = tree[part]
     return tree
 

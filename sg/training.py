@@ -114,6 +114,8 @@ def reproducible(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
     # A safeguard against reading memory that was never written, which no operation here does; it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    # Else a GPU would round the inputs of float32 convolutions to 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
     # cuBLAS is deterministic only with a work space of fixed size, and reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -268,11 +270,18 @@ def _save(
         "rows": records.rows,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    # By way of memory, because torch hides from its caller that a disk is full.
+    packed = io.BytesIO()
+    torch.save(content, packed)
     aside = folder / f"{STATE}.aside"
-    with open(aside, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(aside, "wb") as file:
+            file.write(packed.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     os.replace(aside, folder / STATE)
 
 

@@ -143,7 +143,21 @@ def test_no_field_has_a_default():
         (
             "embed.training.precision",
             "16-mixed",
-            r"embed\.training: precision must be 32-true or bf16-mixed where",
+            r"embed\.training: precision must be 32-true where accelerator is cpu, got 16-mixed",
+        ),
+        ("embed.training.precision", "bf16-mixed", r"precision must be 32-true .*, got bf16-mixed"),
+        (
+            "evaluate.control",
+            "scracth",
+            r"evaluate\.control: must be one of finetune\.initializations .* got 'scracth'",
+        ),
+        ("cohort.limits.spacing_mm", [10.0, 0.1], r"cohort\.limits: spacing_mm must be \[least, largest\]"),
+        ("cohort.sources.liver.use", ["ncc"], r"cohort\.sources: some source must be of use for 'lcs'"),
+        ("cohort.sources.luna16.use", ["ncc"], r"cohort\.sources: some source must be of use for 'pretrain'"),
+        (
+            "coordinates.patterns",
+            1,
+            r"coordinates\.patterns: must be at least 2 for pretrain\.recipes\.semantic-genesis",
         ),
         ("seed", -1, r"seed: must be greater than or equal to 0, got -1"),
         ("extra", 1, r"extra: there is no such parameter"),
@@ -210,6 +224,38 @@ def test_lists_may_be_empty():
         source["use"] = ["pretrain"]
     study = parse(yaml.safe_dump(tree), "params.yaml")
     assert study.finetune.tasks == []
+
+
+def test_a_ranking_too_shallow_for_the_validation_patients_is_refused():
+    tree = yaml.safe_load(DEMO)
+    tree["neighbors"]["depth"] = 10
+    tree["coordinates"]["k_validation"] = 11
+    assert "neighbors.depth: must be at least coordinates.k_validation (11), got 10" in problems(
+        yaml.safe_dump(tree)
+    )
+
+
+def test_patches_too_small_to_be_perturbed_are_refused():
+    tree = yaml.safe_load(DEMO)
+    tree["pretrain"]["shared"]["network"]["depth"] = 3
+    tree["coordinates"]["patch_size"] = [4, 8, 8]
+    assert "coordinates.patch_size: every side must be at least 8 to be perturbed" in problems(
+        yaml.safe_dump(tree)
+    )
+
+
+def test_names_that_give_two_trials_one_name_are_refused():
+    """Task a from b-c and task a-b from c would both be the stage finetune@a-b-c."""
+    tree = yaml.safe_load(DEMO)
+    for table, old, new in (("pretrain", "models-genesis", "x-sg"), ("pretrain", "semantic-genesis", "sg")):
+        tree[table]["recipes"][new] = tree[table]["recipes"].pop(old)
+    tree["targets"]["recipes"]["ncc-x"] = tree["targets"]["recipes"].pop("lcs")
+    tree["plan"] = {"methods": ["x-sg", "sg"], "targets": ["ncc", "ncc-x"]}
+    tree["finetune"] |= {"tasks": ["ncc", "ncc-x"], "initializations": ["scratch", "x-sg", "sg"]}
+    tree["finetune"]["training"]["ncc-x"] = tree["finetune"]["training"].pop("lcs")
+    tree["cohort"]["sources"]["liver"]["use"] = ["ncc-x"]
+    said = problems(yaml.safe_dump(tree))
+    assert "two pairs of a task and an initialization are both called 'ncc-x-sg'" in said
 
 
 def test_params_are_frozen():

@@ -97,7 +97,12 @@ def test_outputs_of_a_killed_stage_do_not_appear(simple):
 
 
 def test_an_interrupted_stage_says_so_without_a_traceback(simple):
-    done = simple.run("embed", BODY="import signal; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)")
+    # Whoever started the tests may have had SIGINT ignored, as a shell does for what it runs in the background.
+    body = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    )
+    done = simple.run("embed", BODY=body)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert outputs(simple) is None
@@ -112,24 +117,98 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(simple):
     assert outputs(simple) is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")
-def test_hdf5_on_a_really_full_disk_is_said_in_words(simple):
+def test_an_edit_of_the_code_while_a_stage_runs_is_noticed(simple):
+    """Else DVC would record what the old code made as made by the new."""
+    done = simple.run("embed", BODY="Path('stages/embed.py').open('a').write('# edited\\n')")
+    assert done.returncode == 2
+    assert "code or parameters were edited while it ran" in done.stderr
+    assert outputs(simple) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"), [("seed: 1", "seed: 2", 2), ("alpha: 0.05", "alpha: 0.01", 0)]
+)
+def test_an_edit_of_the_stages_own_parameters_while_it_runs_is_noticed(simple, old, new, code):
+    body = f"p = Path('params.yaml'); p.write_text(p.read_text().replace('{old}', '{new}'))"
+    assert simple.run("embed", BODY=body).returncode == code
+
+
+def test_an_output_moved_out_of_the_way_by_a_run_killed_at_that_moment_comes_back(simple):
+    simple.run("embed")
+    before = outputs(simple)
+    aside = simple.root / "data/.aside/embed/data"
+    aside.mkdir(parents=True)
+    (simple.root / "data/embed").rename(aside / "embed.old")
+    done = simple.run(
+        "embed", BODY="print(sorted(p.name for p in Path('data/embed').iterdir())); os.kill(os.getpid(), 9)"
+    )
+    assert done.stdout == "['a.txt', 'b.txt']\n"
+    assert outputs(simple) == before
+
+
+@pytest.fixture
+def small_disk(simple):
+    """A file system of 1 MiB at `small` in the project."""
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small disk needs root")
     disk = simple.root / "small"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
         pytest.skip("this machine allows no mount")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+FILL = {
+    "hdf5": "import h5py, numpy\n"
+    "with h5py.File('small/x.h5', 'w') as f: f.create_dataset('x', data=numpy.random.rand(10**6))",
+    "csv": "(Path('small') / 'x.csv').write_text('x' * 10**7)",
+    "safetensors": "import torch\nfrom sg.weights import save\nsave(Path('small'), {'x': torch.ones(10**6)}, {})",
+    "state of a training": "import torch\nfrom sg import training\nfrom sg.params import Training\n"
+    "model = torch.nn.Linear(1000, 1000)\n"
+    "settings = Training(epochs=2, batch=1, learning_rate=0.1, step_epochs=1, patience=1, threads=1, "
+    "accelerator='cpu', precision='32-true')\n"
+    "import numpy\n"
+    "batch = [{'x': numpy.ones((2, 1000), numpy.float32)}]\n"
+    "training.fit(model, lambda m, b: {'loss': m(b['x']).mean()}, lambda e: batch, lambda: batch, settings, "
+    "state=Path('small/state'), history=out / 'h.csv', live='x', what='x')",
+}
+
+
+@pytest.mark.parametrize("what", FILL)
+def test_a_really_full_disk_is_said_in_words(simple, small_disk, what):
+    done = simple.run("embed", BODY=FILL[what])
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert outputs(simple) is None
+
+
+def test_a_full_disk_is_said_even_where_nothing_can_be_logged(simple, small_disk):
+    (simple.root / "logs").symlink_to(small_disk)
+    done = simple.run("embed", BODY="(Path('small') / 'x').write_text('x' * 10**7)")
+    assert done.returncode == 2
+    assert done.stderr.startswith("embed: the disk is full")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a disk needs root")
+def test_outputs_within_and_outside_of_data_appear_though_data_is_another_disk(project):
+    (project.root / "data").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", project.root / "data"], check=False).returncode:
+        pytest.skip("this machine allows no mount")
+    script = SCRIPT.replace('"embed", "for tests"', '"evaluate", "for tests"').replace(
+        'run.read("embed")', 'run.read("evaluate")'
+    )
+    script = script.replace("settings.width", "settings.alpha").replace("data/embed", "data/evaluate")
+    project.write("stages/evaluate.py", script)
     try:
-        body = (
-            "import h5py, numpy\n"
-            "with h5py.File('small/x.h5', 'w') as f: f.create_dataset('x', data=numpy.random.rand(10**6))"
-        )
-        done = simple.run("embed", BODY=body)
-        assert done.returncode == 2, done.stderr
-        assert "the disk is full" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert outputs(simple) is None
+        done = project.run("evaluate", BODY="run.output(Path('metrics.json')).write_text('{}')")
+        assert done.returncode == 0, done.stderr
+        assert (project.root / "metrics.json").read_text() == "{}"
+        assert (project.root / "data/evaluate/b.txt").is_file()
     finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+        subprocess.run(["umount", "-l", project.root / "data"], check=True)
 
 
 def test_a_file_that_may_not_be_read_is_named(simple):

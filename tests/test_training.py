@@ -265,13 +265,6 @@ def test_state_that_cannot_be_read_is_as_good_as_none(uninterrupted, tmp_path, d
     assert result(tmp_path) == uninterrupted
 
 
-def test_mixed_precision_trains_too(tmp_path):
-    fitted = restore(None, tmp_path, precision="bf16-mixed")
-    rows = history()
-    assert fitted.epochs == EPOCHS
-    assert rows[-1]["train"] < rows[0]["train"]
-
-
 # ------------------------------------------------------------------------------------------ refusals
 
 

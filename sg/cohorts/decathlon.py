@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sg.cohorts.folder import Listing, Refused, survey
+from sg.cohorts.folder import Listing, Refused, check_table, survey
 from sg.cohorts.records import Entry
 from sg.errors import InputError
 from sg.params import Source
@@ -27,6 +27,8 @@ def list_decathlon(raw: Path, source: Source) -> Listing:
     """
     folder = Path(source.path)
     where = raw / folder / "dataset.json"
+    if where.exists():
+        check_table(where, raw)
     training, test = _cases(where)
     listing = survey(raw, folder)
     there = {entry.path for entry in listing.entries}

@@ -15,6 +15,7 @@ from pathlib import Path
 from sg.cohorts.records import Entry
 from sg.errors import InputError
 from sg.formats import metaimage
+from sg.formats.files import check_file
 from sg.params import Source
 from sg.scans import Refusal, files_of, stem_of, suffix_of
 
@@ -78,6 +79,14 @@ def survey(raw: Path, folder: Path) -> Listing:
         suffix = path.suffix.lower()
         if _undecodable(path):
             listing.refused.append(Refused(path, "name", "The file's name is not valid UTF-8; rename it."))
+        elif not str(path).isprintable():
+            listing.refused.append(
+                Refused(
+                    path,
+                    "name",
+                    "The name of the file or of its folder holds characters that cannot be shown; rename it.",
+                )
+            )
         elif path.name.startswith("."):
             listing.ignored["hidden"] += 1
         elif suffix_of(path):
@@ -111,6 +120,14 @@ def inside(raw: Path, name: str, setting: str) -> Path:
     if not path.exists():
         raise InputError(f"{setting}: there is no {name!r} in {raw}; correct the name or put it there")
     return path
+
+
+def check_table(path: Path, raw: Path) -> None:
+    """InputError unless a data set's table is an ordinary, filled file below `raw`, links resolved."""
+    try:
+        check_file(path, raw)
+    except Refusal as refusal:
+        raise InputError(f"{path}: {refusal.reason[0].lower()}{refusal.reason[1:]}") from None
 
 
 def _walk(raw: Path, folder: Path, listing: Listing) -> list[Path]:

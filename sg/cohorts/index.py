@@ -478,8 +478,9 @@ def _quarantine(items: Sequence[_Item], listings: Mapping[str, Listing]) -> list
 
 
 def _shown(path: Path) -> str:
-    """A path as text that can be written, whatever bytes its name is made of."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path as text that can be written into a table, whatever bytes its name is made of."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _truths(raw: Path, items: Sequence[_Item], sources: Mapping[str, Source]) -> dict[str, Path]:

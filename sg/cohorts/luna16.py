@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sg.cohorts.folder import Listing, survey
+from sg.cohorts.folder import Listing, check_table, survey
 from sg.cohorts.records import Mark
 from sg.errors import InputError
 from sg.params import Source
@@ -29,7 +29,7 @@ def list_luna16(raw: Path, source: Source) -> Listing:
     Missing tables are a warning, malformed ones an InputError.
     """
     listing = survey(raw, Path(source.path))
-    marks, tables = _marks(raw / source.path, listing)
+    marks, tables = _marks(raw, raw / source.path, listing)
     entries, elsewhere = [], 0
     for entry in listing.entries:
         subset = _subset(entry.path.relative_to(source.path))
@@ -58,7 +58,7 @@ def _subset(path: Path) -> int | None:
     return numbers[-1] if numbers else None
 
 
-def _marks(folder: Path, listing: Listing) -> tuple[dict[str, list[Mark]], str]:
+def _marks(raw: Path, folder: Path, listing: Listing) -> tuple[dict[str, list[Mark]], str]:
     """What the tables mark in each series, and the names of the tables that were found."""
     marks: dict[str, list[Mark]] = {}
     found = []
@@ -68,6 +68,7 @@ def _marks(folder: Path, listing: Listing) -> tuple[dict[str, list[Mark]], str]:
         if path is None:
             listing.warnings.append(f"{folder.name} has no {names[0]}, so its scans have no such findings")
             continue
+        check_table(path, raw)
         found.append(path.name)
         for series, mark in read(path):
             marks.setdefault(series, []).append(mark)

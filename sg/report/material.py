@@ -60,7 +60,6 @@ def warnings(root: Path, study: Params) -> list[tuple[str, str]]:
     """(stage, sentence) of every warning and note that the stages left in their JSON files, in the order of the pipeline."""
     files = {
         "cohort": [paths.COHORT_SUMMARY],
-        "resample": [paths.RESAMPLED / "summary.json"],
         "embed": [paths.EMBED / "card.json"],
         "neighbors": [paths.NEIGHBORS / "metrics.json"],
         "coordinates": [paths.COORDINATES_METRICS],

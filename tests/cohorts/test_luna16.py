@@ -86,7 +86,7 @@ def test_tables_are_found_where_the_archives_put_them_and_their_lack_is_a_warnin
         (CANDIDATES + "1.2.3,1,two,3,0\n", "line 4: coordY must be a number, got 'two'"),
         (CANDIDATES + "1.2.3,1,nan,3,0\n", "line 4: coordY must be a number"),
         (CANDIDATES + "1.2.3,1,2\n", "line 4: must have 5 cells"),
-        ("", "must have the columns"),
+        ("", "is empty (0 bytes)"),
         (b"\xff\xfe\x00", "not a CSV file"),
     ],
 )

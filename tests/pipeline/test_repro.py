@@ -154,6 +154,17 @@ def test_a_study_without_tasks_ends_with_pretraining_after_one_that_had_some(cop
     assert copy.repro() == set()
 
 
+def test_going_back_and_forth_between_studies_leaves_nothing_of_the_other(copy):
+    """DVC could take `plan` from its run cache, and then nothing would be cleared away."""
+    full, empty = copy.params(), emptied(copy.params(), "tasks", "methods")
+    for tree in (empty, full, empty):
+        copy.write_params(tree)
+        copy.repro()
+    assert sorted(path.name for path in (copy.root / "data/pretrain").iterdir()) == ["plan.csv", "scratch"]
+    assert sorted(path.name for path in (copy.root / "data/finetune").iterdir()) == ["plan.csv"]
+    assert copy.repro() == set()
+
+
 def test_a_study_without_methods_after_one_that_had_some(copy):
     copy.write_params(emptied(copy.params(), "methods"))
     stages = copy.repro()
