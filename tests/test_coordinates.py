@@ -506,3 +506,14 @@ def test_where_no_jittered_crop_fits_the_patient_is_passed_over(tmp_path):
     crops = np.concatenate(found.crops)
     assert name(1).encode() not in set(crops["scan"].tolist())
     assert found.metrics["stepped_in"] > 0
+
+
+@pytest.mark.parametrize("depth", ["all", 3])
+def test_the_reference_always_holds_its_own_pattern(scans, depth):
+    """Jitter that must grow and may only shift upwards fits no corner at the far side, though the patch itself does."""
+    jitter = {"side": (70, 79), "shift": (0, 9), "crops": 1}
+    ranking = in_a_row(8, 3, depth)
+    for seed in range(5):
+        found = discover(ranking, scans, settings(patch_size=(2, 8, 8), jitter=jitter, k=2), seed, 1)
+        for pattern, crops in zip(found.patterns, found.crops, strict=True):
+            assert (crops[0]["rank"], crops[0]["scan"]) == (0, pattern.scan.encode())

@@ -105,3 +105,12 @@ def test_a_missing_dataset_json_is_an_error(liver):
     (liver / "liver" / "dataset.json").unlink()
     with pytest.raises(InputError, match="there is no such file"):
         list_decathlon(liver, source("lcs"))
+
+
+def test_a_list_of_cases_that_is_a_link_out_of_the_raw_folder_is_refused(liver, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "dataset.json"
+    path = liver / "liver" / "dataset.json"
+    path.rename(outside)
+    path.symlink_to(outside)
+    with pytest.raises(InputError, match=r"dataset\.json: the file .* is a link that leads out"):
+        list_decathlon(liver, source("lcs"))

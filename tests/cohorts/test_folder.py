@@ -89,6 +89,13 @@ def test_a_name_that_is_not_utf8_is_set_aside(tmp_path):
     assert (paths, list(refused.values())) == ([], ["name"])
 
 
+@pytest.mark.parametrize("name", ["a\rb.nii", "a\nb.nii", "a\x1b[31m.nii"])
+def test_a_name_that_cannot_be_shown_is_set_aside(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    _, paths, refused = listed(tmp_path)
+    assert (paths, list(refused.values())) == ([], ["name"])
+
+
 def test_files_of_one_name_are_one_patient_and_a_warning_says_so(tmp_path):
     for patient in "ab":
         write_nifti(tmp_path / patient / "ct.nii.gz", ct())

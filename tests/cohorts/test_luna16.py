@@ -96,3 +96,14 @@ def test_a_malformed_table_is_an_error_with_its_line(luna, text, words):
     with pytest.raises(InputError, match=r"candidates_V2\.csv") as caught:
         list_luna16(luna, SOURCE)
     assert words in str(caught.value)
+
+
+def test_a_table_that_is_a_link_out_of_the_raw_folder_is_refused_and_not_shown(luna, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("outside") / "passwd"
+    secret.write_text("root:x:0:0:secret\n")
+    path = luna / "luna" / "annotations.csv"
+    path.unlink()
+    path.symlink_to(secret)
+    with pytest.raises(InputError, match=r"annotations\.csv: the file .* is a link that leads out") as caught:
+        list_luna16(luna, SOURCE)
+    assert "secret" not in str(caught.value)
