@@ -63,6 +63,11 @@ class Clone:
             )
         return clone
 
+    def clone(self, root: Path) -> Clone:
+        """What `git clone` gives of it: the same commit, and neither data nor cache."""
+        subprocess.run(["git", "clone", "-q", str(self.root), str(root)], check=True)
+        return Clone(root)
+
     def copy(self, root: Path) -> Clone:
         """A copy with all data and the cache; git's and DVC's own files too."""
         subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)

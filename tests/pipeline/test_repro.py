@@ -5,8 +5,6 @@ import time
 import pytest
 import yaml
 
-from tests.pipeline.conftest import Clone
-
 pytestmark = pytest.mark.pipeline
 
 
@@ -30,7 +28,7 @@ def test_stages_name_all_their_outputs_and_leave_nothing_aside(finished):
 
 
 def test_another_clone_on_one_worker_gets_the_same_hashes(finished, tmp_path):
-    other = Clone.fresh(tmp_path / "other")
+    other = finished.clone(tmp_path / "other")
     other.repro(SG_WORKERS="1")
     assert yaml.safe_load(other.lock()) == yaml.safe_load(finished.lock())
 
@@ -119,7 +117,7 @@ def test_what_was_pushed_is_pulled_and_nothing_runs(finished, copy, remote, tmp_
 
     add_remote(copy)
     copy.dvc("push")
-    second = Clone.fresh(tmp_path / "second")
+    second = finished.clone(tmp_path / "second")
     (second.root / "dvc.lock").write_text(copy.lock())
     (second.root / "metrics.json").write_text((copy.root / "metrics.json").read_text())
     add_remote(second)
@@ -180,9 +178,8 @@ def test_a_study_without_tasks_methods_and_phantoms_runs_on_a_folder(finished, t
     scans.mkdir()
     for path in sorted((finished.root / "data/raw/luna16").glob("subset*/*")):
         (scans / path.name).write_bytes(path.read_bytes())
-    clone = (
-        Clone.fresh(tmp_path / "clone") if before == "a fresh clone" else finished.copy(tmp_path / "clone")
-    )
+    make = finished.clone if before == "a fresh clone" else finished.copy
+    clone = make(tmp_path / "clone")
     tree = emptied(clone.params(), "tasks", "methods")
     tree["phantom"] |= {"cohorts": [], "recipes": {}}
     tree["cohort"]["raw"] = str(scans)
