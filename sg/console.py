@@ -50,15 +50,21 @@ class Progress:
         self._start = self._said = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
+            from rich.table import Column
 
+            # In a narrow terminal the rate and its note are cut off first, never what is done and what is left.
+            wide = len(f"{self.what} {self.total}/{self.total}")
             self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                TextColumn(
+                    "{task.description} {task.completed:.0f}/{task.total:.0f}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, min_width=wide),
+                ),
+                BarColumn(bar_width=16, table_column=Column(min_width=16)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TextColumn("{task.fields[rate]}", markup=False, table_column=Column(no_wrap=True)),
                 console=Console(stderr=True),
                 transient=True,
             )
