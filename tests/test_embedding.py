@@ -148,7 +148,7 @@ def test_scans_of_one_make_lie_together(tmp_path):
 def test_without_scans_to_learn_from_or_to_stop_by_there_is_no_embedding(tmp_path, missing):
     splits = ["test" if split == missing else split for split in SPLITS]
     with pytest.raises(
-        InputError, match=rf"thumbnails\.h5: .* needs {missing} scans .* none among 9; .*cohort\.fractions"
+        InputError, match=rf"thumbnails\.h5: .* needs {missing} scans .* none among 9; .*cohort\.splits"
     ):
         learn(write(tmp_path / "thumbnails.h5", images(), splits), tmp_path / "embed")
 
