@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sg import console, paths
 from sg.errors import in_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     add_completion=False,
@@ -51,14 +58,12 @@ def params() -> None:
 @app.command()
 def results() -> None:
     """Print the table of the last evaluation, and where the report is."""
-    from rich.console import Console
-
     from sg.evaluation import results_table
 
     if not (paths.EVALUATE / "summary.csv").is_file():
         console.complain(f"{paths.EVALUATE}/summary.csv: there are no results yet; run `dvc repro`")
         raise typer.Exit(2)
-    Console(width=None if sys.stdout.isatty() else 110).print(results_table(paths.EVALUATE))
+    _page().print(results_table(paths.EVALUATE))
     console.say(f"report: {(paths.REPORT / 'index.html').resolve()}")
 
 
@@ -74,6 +79,101 @@ def accept(
     """
     done = subprocess.run(["dvc", "commit", "--force", *stages], check=False)
     raise typer.Exit(done.returncode)
+
+
+@app.command()
+def scan(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="files and folders, however mixed and nested")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="write one JSON array to standard output, and nothing else there")
+    ] = False,
+    params_file: Annotated[
+        Path | None,
+        typer.Option("--params", metavar="FILE", help="a configuration whose cohort.limits to apply"),
+    ] = None,
+) -> None:
+    """Say of any file or folder what scans it holds, and whether they can be used and why.
+
+    Every scan is read to its end, in processes of their own: SG_WORKERS at a
+    time, else one a core. The limits of size, spacing and intensity are those
+    of params.yaml here, else of the project's configs/folder.yaml.
+
+    Exit code: 0 if all can be used, 1 if any is refused, 2 for a wrong call.
+
+    --json writes an object for each scan or refused file, sorted by path;
+    null is what could not be learned. Sizes and positions are x, y, z in LPS.
+
+    path: as given, or below a folder that was; of a DICOM series its folder
+    files: how many the scan consists of
+    format: NIfTI, MetaImage, NRRD or DICOM
+    usable, rule, reason: true or false, and why not: a word and a sentence
+    modality, patient, series: series is the SeriesInstanceUID
+    size, spacing_mm, origin_mm: voxels, their distances, centre of the first
+    direction: 3 x 3 by rows; the columns are the directions of the stored axes
+    orientation: where the stored axes mainly lead, such as LPS
+    oblique_degrees: angle between stored axes and the patient's
+    tilt_degrees: how far stored axes are from right angles (a tilted gantry)
+    low_hu, high_hu: least and largest value, unless damaged or no CT
+    bytes: of the voxels, decoded
+    """
+    try:
+        _begin("sg.cli", "sg.inspection")
+        from sg import inspection
+        from sg.cohorts.walking import shown
+        from sg.stage import Run
+
+        limits, source = inspection.limits_of(params_file)
+        print(f"limits: cohort.limits of {source}", file=sys.stderr)
+        found = inspection.inspect(files, limits, Run.workers.fget(None))
+    except KeyboardInterrupt:
+        console.complain("scan: interrupted; nothing was changed")
+        raise typer.Exit(130) from None
+    for warning in found.warnings:
+        console.warn(shown(warning))
+    # A terminal that lacks a character of a name is shown its number
+    sys.stdout.reconfigure(errors="backslashreplace")
+    if as_json:
+        objects = ",\n".join(json.dumps(scan.as_dict(), allow_nan=False) for scan in found.scans)
+        _write(f"[\n{objects}\n]\n")
+        print(found.summary, file=sys.stderr)
+    else:
+        page = _page()
+        with page.capture() as captured:
+            for line in inspection.lines(found, files, page.width):
+                page.print(line)
+        _write(captured.get())
+    raise typer.Exit(1 if found.refused else 0)
+
+
+def _begin(*modules: str) -> None:
+    """Start the process that readers are forked from (sg/isolated.py); it imports these modules while this one does."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*modules])
+    # It inherits this: to tell of an interruption is this process's matter
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _page() -> Console:
+    """Standard output, as wide as the terminal is or COLUMNS says."""
+    from rich.console import Console
+
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if known else console.WIDTH, highlight=False)
+
+
+def _write(text: str) -> None:
+    """Text on standard output, whose reader may have had enough of it (`| head`)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, instead of failing again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

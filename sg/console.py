@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 QUIET_SECONDS = 20.0
+WIDTH = 110  # of tables where there is no terminal
 
 
 def say(text: str) -> None:
@@ -31,6 +32,21 @@ def warn(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"warning: {text}", style="yellow", markup=False
     )
+
+
+def counts(sources: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on standard output: what is counted, its number in each source, if there are several, and in all."""
+    from rich.console import Console
+    from rich.table import Table
+
+    several = len(sources) > 1
+    table = Table(box=None, pad_edge=False, show_header=several)
+    table.add_column("", no_wrap=True)
+    for name in [*sources, "all"] if several else ["all"]:
+        table.add_column(name, justify="right", overflow="fold")
+    for what, *numbers in rows:
+        table.add_row(what, *map(str, numbers if several else numbers[-1:]))
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 class Progress:

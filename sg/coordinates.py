@@ -15,13 +15,13 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sg import console
+from sg import console, logs
 from sg.admissible import Admissible, Zyx, admissible, draw, exclude_near
 from sg.crops import CROP, PatternRow, write_crops, write_patterns, write_positions
 from sg.errors import InputError
@@ -31,6 +31,7 @@ from sg.params import Coordinates, Jitter
 from sg.processes import Lost, spread
 from sg.randomness import generator
 from sg.resampled import read_resampled
+from sg.roles import PRETRAIN, Role
 
 # From so many scans on a process of its own pays for its start.
 SCANS_A_PROCESS = 32
@@ -124,8 +125,12 @@ class Survey:
         return np.unpackbits(bits, count=math.prod(self.shape)).reshape(self.shape).astype(bool)
 
 
-def survey(folder: Path, scan: str, frame: Frame, tissue_hu: float | None) -> Survey:
-    """Open one resampled scan: its box, its geometry and, with a `tissue_hu`, its tissue mask (some 2 % of the scan)."""
+def survey(folder: Path, scan: str, role: Role, frame: Frame, tissue_hu: float | None) -> Survey:
+    """Open one resampled scan in a role: its box, its geometry and, with a `tissue_hu`, its tissue mask.
+
+    The mask takes some 2 % of the scan.
+    """
+    logs.opened(scan, role, PRETRAIN)
     volume = read_resampled(folder / f"{scan}.h5")
     box, found = find_box(volume.image, volume.spacing_mm, frame)
     packed = None
@@ -135,12 +140,12 @@ def survey(folder: Path, scan: str, frame: Frame, tissue_hu: float | None) -> Su
 
 
 def survey_all(
-    scans: Sequence[str], with_tissue: set[str], folder: Path, settings: Coordinates, workers: int
+    scans: Mapping[str, Role], with_tissue: set[str], folder: Path, settings: Coordinates, workers: int
 ) -> dict[str, Survey]:
-    """Every scan surveyed, each opened once; those named with their tissue mask."""
+    """Every scan surveyed, each opened once in its role; those named with their tissue mask."""
     jobs = [
-        (folder, scan, settings.frame, settings.rule.tissue_hu if scan in with_tissue else None)
-        for scan in scans
+        (folder, scan, role, settings.frame, settings.rule.tissue_hu if scan in with_tissue else None)
+        for scan, role in scans.items()
     ]
     processes = min(workers, max(1, len(jobs) // SCANS_A_PROCESS))
     found = {}
@@ -154,7 +159,7 @@ def survey_all(
     return found
 
 
-def _survey(job: tuple[Path, str, Frame, float | None]) -> Survey:
+def _survey(job: tuple[Path, str, Role, Frame, float | None]) -> Survey:
     return survey(*job)
 
 
@@ -268,16 +273,16 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
     coordinate as it lies in this reference, in its voxels (in frame `voxel` that is the published distance between
     corners). A reference without such a corner is refused, and the next one taken.
 
-    Each scan in `folder` is opened once (a reference that replaces a refused one, once more); memory grows with the
-    patterns by their packed tissue masks only. InputError if params ask for more than there is (`demands`), if the
-    ranking turns out not to be deep enough, or if the references do not suffice: it counts what each rule refused.
+    Each scan that the ranking names is opened in `folder` once (a reference that replaces a refused one, once more);
+    memory grows with the patterns by their packed tissue masks only. InputError if params ask for more than there is
+    (`demands`), if the ranking turns out not to be deep enough, or if the references do not suffice: it counts what
+    each rule refused.
     """
     wanted = demands(ranking, settings)
     references = [scan.decode() for scan in ranking.reference]
     order = generator(seed, "coordinates", purpose="references").permutation(len(references))
     first = {references[i] for i in order[: settings.patterns]}
-    scans = [scan.decode() for scan, of in zip(ranking.scan, ranking.split, strict=True) if of != b"test"]
-    surveys = survey_all(scans, first, folder, settings, workers)
+    surveys = survey_all(_ranked(ranking), first, folder, settings, workers)
     drawing = _Drawing(
         ranking, Places(surveys, settings.patch_size, settings.frame), settings, wanted, seed, Counter()
     )
@@ -288,7 +293,7 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
             break
         seen = surveys[references[i]]
         if seen.tissue is None:
-            seen = survey(folder, seen.scan, settings.frame, settings.rule.tissue_hu)
+            seen = survey(folder, seen.scan, "neighbours", settings.frame, settings.rule.tissue_hu)
         placed = drawing.place(i, seen, coordinates)
         if placed is None:
             continue
@@ -303,6 +308,13 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
         raise InputError(_too_few(len(patterns), len(references), settings, drawing.tally))
     metrics = _metrics(settings, wanted, surveys, crops, drawing.tally)
     return Discovery(patterns, crops, references, positions, metrics)
+
+
+def _ranked(ranking: Ranking) -> dict[str, Role]:
+    """The scans that a ranking names, and in which role, in the order of its table."""
+    role_of: dict[int, Role] = dict.fromkeys(np.unique(ranking.train).tolist(), "neighbours")
+    role_of |= dict.fromkeys(np.unique(ranking.validation).tolist(), "early_stopping")
+    return {ranking.scan[row].decode(): role_of[row] for row in sorted(role_of)}
 
 
 def demands(ranking: Ranking, settings: Coordinates) -> dict[str, int | None]:

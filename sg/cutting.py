@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sg import console
+from sg import console, logs
 from sg.admissible import Zyx, admissible, draw
 from sg.cohorts.records import ScanRow
 from sg.errors import InputError
@@ -20,6 +20,7 @@ from sg.params import Patches
 from sg.patches import ROW, CacheWriter
 from sg.randomness import generator
 from sg.resampled import Resampled, read_resampled
+from sg.roles import PRETRAIN, Role
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,7 +78,8 @@ def write_caches(
     crops: np.ndarray,
     patterns: int,
     patch_size: Zyx,
-    scans: Sequence[ScanRow],
+    learned: Sequence[ScanRow],
+    stopping: Sequence[ScanRow],
     resampled: Path,
     settings: Patches,
     seed: int,
@@ -86,33 +88,33 @@ def write_caches(
     """Write patterns.h5, random.h5 and metrics.json into `folder`; each resampled scan is opened once.
 
     `crops` (sg.crops.CROP) of `patterns` patterns keep their order in patterns.h5. random.h5 has, of every scan in
-    `scans` (those that serve pre-training, of splits train and validation), `sub_volumes` corners drawn uniformly
-    among the admissible ones, none twice, sorted by scan; it depends on `patch_size` but on no coordinate. A scan
-    with fewer admissible corners gives those it has, and is counted. At most `workers` + 1 scans are in memory.
-    InputError if a split has no admissible corner at all, or scans were clipped differently.
+    `learned` and `stopping` (those that may be learned from and stopped by in pre-training), `sub_volumes` corners
+    (of the latter `sub_volumes_validation`) drawn uniformly among the admissible ones, none twice, sorted by scan; it
+    depends on `patch_size` but on no coordinate. A scan with fewer admissible corners gives those it has, and is
+    counted. At most `workers` + 1 scans are in memory. InputError if a split has no admissible corner at all, scans
+    were clipped differently, or a crop is of any other scan.
     """
-    wanted = {
-        row.scan: {"train": settings.sub_volumes, "validation": settings.sub_volumes_validation}[row.split]
-        for row in scans
-    }
-    by_scan: dict[str, list[int]] = {scan: [] for scan in wanted}
-    for index, scan in enumerate(crops["scan"].tolist()):
-        by_scan.setdefault(scan.decode(), []).append(index)
-    facts = {row.scan: row for row in scans}
+    facts = {row.scan: row for row in (*learned, *stopping)}
+    role_of: dict[str, Role] = dict.fromkeys(facts, "early_stopping")
+    role_of |= dict.fromkeys((row.scan for row in learned), "pretrain")
+    wanted = {"pretrain": settings.sub_volumes, "early_stopping": settings.sub_volumes_validation}
+    by_scan = _crops_by_scan(crops, facts)
 
     def opened(scan: str) -> _Opened:
+        logs.opened(scan, role_of[scan], PRETRAIN)
         volume = read_resampled(resampled / f"{scan}.h5")
-        corners: list[Zyx] = []
-        if scan in wanted:
-            allowed = admissible(volume.image >= settings.rule.tissue_hu, patch_size, settings.rule)
-            corners = draw(allowed, wanted[scan], generator(seed, "patches", scan, "sub-volumes"))
+        allowed = admissible(volume.image >= settings.rule.tissue_hu, patch_size, settings.rule)
+        corners = draw(allowed, wanted[role_of[scan]], generator(seed, "patches", scan, "sub-volumes"))
         return _Opened(scan, volume, corners)
 
     short, random_rows, clip = [], [], None
     with (
         CacheWriter(folder / "patterns.h5", len(crops), patch_size, settings.compression) as of_patterns,
         CacheWriter(
-            folder / "random.h5", sum(wanted.values()), patch_size, settings.compression
+            folder / "random.h5",
+            sum(wanted[role] for role in role_of.values()),
+            patch_size,
+            settings.compression,
         ) as of_random,
     ):
         work = _ahead(opened, sorted(by_scan), workers)
@@ -130,10 +132,10 @@ def write_caches(
             for corner in found.corners:
                 of_random.write(len(random_rows), cut(image, corner, patch_size, patch_size))
                 random_rows.append(_random_row(facts[found.scan], corner, patch_size))
-            if len(found.corners) < wanted.get(found.scan, 0):
+            if len(found.corners) < wanted[role_of[found.scan]]:
                 short.append((found.scan, len(found.corners)))
         rows = np.array(random_rows, ROW)
-        _some_in_each(rows, facts, settings)
+        _some_in_each(rows, {"train": learned, "validation": stopping}, settings)
         of_patterns.finish(_pattern_rows(crops), *clip, patterns)
         of_random.finish(rows, *clip, 0)
     done = Caches(len(crops), len(rows), len(by_scan), _shortage(short, facts))
@@ -148,6 +150,20 @@ def write_caches(
     return done
 
 
+def _crops_by_scan(crops: np.ndarray, facts: dict[str, ScanRow]) -> dict[str, list[int]]:
+    """Numbers of the crops in each of the scans; InputError for a crop that is of none of them, or of another split."""
+    by_scan: dict[str, list[int]] = {scan: [] for scan in facts}
+    for index, (scan, split) in enumerate(zip(crops["scan"].tolist(), crops["split"].tolist(), strict=True)):
+        name = scan.decode()
+        if name not in facts or facts[name].split != split.decode():
+            raise InputError(
+                f"data/coordinates/crops.csv: pattern {crops[index]['pattern']} has a crop of scan {name} for "
+                f"{split.decode()}, for which data/cohort/roles.csv does not give it; run `dvc repro coordinates`"
+            )
+        by_scan[name].append(index)
+    return by_scan
+
+
 def _pattern_rows(crops: np.ndarray) -> np.ndarray:
     rows = np.zeros(len(crops), ROW)
     for name in ROW.names:
@@ -159,12 +175,11 @@ def _random_row(scan: ScanRow, corner: Zyx, size: Zyx) -> tuple:
     return (-1, -1, 0, scan.scan.encode(), scan.patient.encode(), scan.split.encode(), corner, tuple(size))
 
 
-def _some_in_each(rows: np.ndarray, facts: dict[str, ScanRow], settings: Patches) -> None:
-    for split in ("train", "validation"):
-        if not (rows["split"] == split.encode()).any():
-            scans = sum(row.split == split for row in facts.values())
+def _some_in_each(rows: np.ndarray, scans: dict[str, Sequence[ScanRow]], settings: Patches) -> None:
+    for split, those in scans.items():
+        if not np.isin(rows["scan"], [row.scan.encode() for row in those]).any():
             raise InputError(
-                f"patches.rule: no position in any of {scans} {split} scans satisfies it (border "
+                f"patches.rule: no position in any of {len(those)} {split} scans satisfies it (border "
                 f"{list(settings.rule.border)}, tissue {settings.rule.tissue_min:g} to {settings.rule.tissue_max:g} at or "
                 f"over {settings.rule.tissue_hu:g} HU); make the border smaller or the range of tissue wider"
             )

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -19,13 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sg import console
+from sg import console, logs
 from sg.errors import InputError
 from sg.intensity import to_unit
 from sg.networks.autoencoder import AutoEncoder
 from sg.networks.initial import initialize
 from sg.params import Embed
 from sg.randomness import generator, torch_generator
+from sg.roles import PRETRAIN, Role, Roles
 from sg.storage import create_h5, open_h5, write_array
 from sg.training import Batch, Fitted, fit, index_batches
 from sg.weights import save_tensors
@@ -34,33 +36,43 @@ SHOWN = 4
 
 
 class Thumbnails:
-    """The rows of an open thumbnails.h5 that serve pre-training, in its order; images are read as they are asked for."""
+    """The rows of an open thumbnails.h5 that may be embedded, in its order; images are read as they are asked for.
 
-    def __init__(self, file: h5py.File) -> None:
+    InputError if the file and the roles disagree.
+    """
+
+    def __init__(self, file: h5py.File, roles: Roles) -> None:
         self._images = file["thumbnails"]
         self.shape = tuple(int(side) for side in self._images.shape[1:])  # (z, y, x) of one
-        self._rows = np.flatnonzero(file["pretrain"][...])
+        patient, split, serves = (file[name][...] for name in ("patient", "split", "pretrain"))
+        roles.check(file.filename, patient[serves], split[serves], PRETRAIN)
+        roles.check(file.filename, patient[~serves], split[~serves])
+        self._rows = np.flatnonzero(serves & roles.mask(patient, "embed"))
         self.scan = file["scan"][...][self._rows]
-        self.patient = file["patient"][...][self._rows]
-        self.split = file["split"][...][self._rows]
+        self.patient = patient[self._rows]
+        self.split = split[self._rows]
+        self._roles = roles
         self.hu_min = float(file.attrs["hu_min"])
         self.hu_max = float(file.attrs["hu_max"])
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def of_split(self, split: str) -> np.ndarray:
-        """Indices of a split's scans. InputError if it has none."""
-        indices = np.flatnonzero(self.split == split.encode())
+    def of_role(self, role: Literal["pretrain", "early_stopping"]) -> np.ndarray:
+        """Indices of the scans that the auto-encoder learns from, or is stopped by. InputError if there is none."""
+        indices = np.flatnonzero(self._roles.mask(self.patient, role))
         if len(indices) == 0:
+            split = {"pretrain": "train", "early_stopping": "validation"}[role]
             raise InputError(
                 f"data/resampled/thumbnails.h5: the auto-encoder needs {split} scans that serve pretrain, there is none "
                 f"among {len(self)}; add patients or change cohort.splits"
             )
         return indices
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images (n, 1, z, y, x) in [0, 1], float32, in the order of `indices`."""
+    def read(self, indices: np.ndarray, role: Role) -> np.ndarray:
+        """Images (n, 1, z, y, x) in [0, 1], float32, in the order of `indices`; logged as read in that role."""
+        for index in indices:
+            logs.opened(self.scan[index].decode(), role, PRETRAIN)
         rows = [self._images[self._rows[index]] for index in indices]
         return to_unit(np.stack(rows), self.hu_min, self.hu_max)[:, None]
 
@@ -75,15 +87,17 @@ class Learned:
     warnings: tuple[str, ...]
 
 
-def learn_embedding(thumbnails: Path, folder: Path, settings: Embed, seed: int, state: Path) -> Learned:
-    """Train the auto-encoder on the training scans and write what `embed` gives into `folder`.
+def learn_embedding(
+    thumbnails: Path, roles: Roles, folder: Path, settings: Embed, seed: int, state: Path
+) -> Learned:
+    """Train the auto-encoder on the scans that may be learned from and write what `embed` gives into `folder`.
 
-    embeddings.h5 (vectors of all scans that serve pre-training, test scans too, which nothing is learned from),
+    embeddings.h5 (vectors of all scans that may be embedded, test scans too, which nothing is learned from),
     autoencoder.safetensors, card.json, history.csv, reconstructions.h5. `state` is where a killed run goes on.
-    InputError without training or validation scans.
+    InputError without training or validation scans, or if thumbnails and roles disagree.
     """
     with open_h5(thumbnails) as file:
-        scans = Thumbnails(file)
+        scans = Thumbnails(file, roles)
         model = AutoEncoder(settings.width, settings.depth)
         initialize(model, torch_generator(seed, "embed", "", "weights"))
         fitted = train_autoencoder(model, scans, settings, seed, state, folder / "history.csv")
@@ -101,16 +115,16 @@ def learn_embedding(thumbnails: Path, folder: Path, settings: Embed, seed: int, 
 def train_autoencoder(
     model: AutoEncoder, scans: Thumbnails, settings: Embed, seed: int, state: Path, history: Path
 ) -> Fitted:
-    """Fit the auto-encoder to the training scans, stopping by the validation scans; drawn anew is only their order."""
-    train, validation = scans.of_split("train"), scans.of_split("validation")
+    """Fit the auto-encoder to the scans to learn from, stopping by those to stop by; drawn anew is only their order."""
+    learned, stopping = scans.of_role("pretrain"), scans.of_role("early_stopping")
     size = settings.training.batch
 
     def batches(epoch: int) -> Iterator[Batch]:
-        order = generator(seed, "embed", "", f"epoch {epoch}").permutation(train)
-        return ({"scan": scans.read(indices)} for indices in index_batches(order, size))
+        order = generator(seed, "embed", "", f"epoch {epoch}").permutation(learned)
+        return ({"scan": scans.read(indices, "pretrain")} for indices in index_batches(order, size))
 
     def validated() -> Iterator[Batch]:
-        return ({"scan": scans.read(indices)} for indices in index_batches(validation, size))
+        return ({"scan": scans.read(indices, "early_stopping")} for indices in index_batches(stopping, size))
 
     return fit(
         model,
@@ -139,7 +153,7 @@ def embed(model: AutoEncoder, scans: Thumbnails) -> np.ndarray:
     model.eval()
     with torch.inference_mode():
         rows = [
-            model.embed(torch.from_numpy(scans.read(np.array([index]))))[0].numpy()
+            model.embed(torch.from_numpy(scans.read(np.array([index]), "embed")))[0].numpy()
             for index in range(len(scans))
         ]
     return np.stack(rows)
@@ -163,8 +177,8 @@ def _write_embeddings(path: Path, vectors: np.ndarray, scans: Thumbnails) -> Non
 
 def _write_reconstructions(path: Path, model: AutoEncoder, scans: Thumbnails) -> None:
     """Up to four validation scans as they went in and as they came out, for the report."""
-    indices = scans.of_split("validation")[:SHOWN]
-    given = scans.read(indices)
+    indices = scans.of_role("early_stopping")[:SHOWN]
+    given = scans.read(indices, "early_stopping")
     model.eval()
     with torch.inference_mode():
         returned = [torch.sigmoid(model(torch.from_numpy(scan[None])))[0, 0].numpy() for scan in given]

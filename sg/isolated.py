@@ -6,6 +6,7 @@ nothing else. No answer depends on the number of processes.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -24,6 +25,9 @@ from sg.formats.files import Refusal
 
 # What another process beside it may be to blame for is tried a second time, alone
 TWICE = ("crashed", "time", "memory")
+
+MEMORY_SHARE = 3  # as stored, as wanted, and what lies between
+MEMORY_FLOOR = 512 * 2**20
 
 
 def each(work: Callable[..., Any], jobs: Sequence[tuple], workers: int, seconds: float) -> Iterator[Any]:
@@ -51,8 +55,28 @@ def each(work: Callable[..., Any], jobs: Sequence[tuple], workers: int, seconds:
             given += 1
 
 
+def memory_for(declared: int) -> int:
+    """Bytes that reading voxels of `declared` bytes may take: three times as many, never more than the machine has.
+
+    The floor is what the libraries take for themselves, however small the scan.
+    """
+    return min(MEMORY_FLOOR + MEMORY_SHARE * declared, machine_memory())
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has, or that the control group of this process may take of them."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such group, or no limit (`max`)
+            most = min(most, int(Path(name).read_text()))
+    return most
+
+
 def bound_memory(more: int) -> None:
-    """Let this process take at most `more` bytes of address space beyond what it has; MemoryError follows beyond."""
+    """Let this process take at most `more` bytes of address space beyond what it has; MemoryError follows beyond.
+
+    May be called again with another bound.
+    """
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + more
@@ -127,6 +151,10 @@ class _Piece:
 
 def _child(connection: Connection, work: Callable[..., Any], job: tuple) -> None:
     """Do one job and send the answer."""
+    # Libraries in C say of a damaged file on standard error what nobody can act on
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

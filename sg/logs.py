@@ -1,4 +1,8 @@
-"""Times, memory and hosts of stages, one JSON line a run in logs/: these never enter an artifact."""
+"""What stages did, in logs/: these never enter an artifact.
+
+Times, memory and hosts, one JSON line a run, in logs/<stage>.jsonl; the scans that the last run of a stage opened, one
+line each, in logs/reads/<stage>.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,11 @@ import time
 from pathlib import Path
 
 LOGS = Path("logs")
+READS = LOGS / "reads"
+
+# Names the log of reads to the processes that a stage starts.
+_DESTINATION = "SG_READS"
+_opened: set[tuple[str, str, str]] = set()
 
 
 class Clock:
@@ -47,3 +56,32 @@ def record(stage: str, clock: Clock, outcome: str, **more: object) -> None:
         LOGS.mkdir(exist_ok=True)
         with open(LOGS / f"{stage}.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def begin_reads(stage: str) -> None:
+    """Begin logs/reads/<stage>.jsonl anew, for this process and for those that it starts from here on."""
+    destination = READS.absolute() / f"{stage}.jsonl"
+    os.environ[_DESTINATION] = str(destination)
+    _opened.clear()
+    with contextlib.suppress(OSError):
+        destination.unlink(missing_ok=True)
+
+
+def opened(scan: str, role: str, use: str) -> None:
+    """Append to the stage's log of reads that a scan was opened in a role (sg/roles.py) for a use; once a process.
+
+    Outside of a stage nothing is logged, nor on workers of a Dask cluster that was there before the stage.
+    """
+    destination = os.environ.get(_DESTINATION)
+    if destination is None or (scan, role, use) in _opened:
+        return
+    _opened.add((scan, role, use))
+    line = json.dumps({"stage": Path(destination).stem, "scan": scan, "role": role, "use": use}) + "\n"
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(destination), exist_ok=True)
+        # One write to the end of the file, so that lines of several processes do not mix.
+        file = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)

@@ -2,7 +2,8 @@
 
 Distance is Euclidean between embeddings, as in the paper; neighbours are distinct patients. Where a patient has
 several scans, the one with the smallest id is its reference, and the one nearest to another's reference stands for
-it there. Training and validation patients are ranked apart, to the same training references.
+it there. Training and validation patients are ranked apart, to the same training references: to learn from the ones,
+to stop by the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from sg.errors import InputError
+from sg.roles import PRETRAIN, Roles
 from sg.storage import create_h5, open_h5, write_array
 
 # Queries put to the index at once, and patients asked for beyond what is needed (ties at the end of the ranking).
@@ -51,24 +53,35 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One vector a scan: `vectors` float32 (m, d) and the tables beside it, sorted by scan id."""
+    """One vector a scan: `vectors` float32 (m, d) and the tables beside it (m,), sorted by scan id."""
 
     vectors: np.ndarray
     scan: np.ndarray
     patient: np.ndarray
     split: np.ndarray
+    neighbours: np.ndarray  # bool: may be a reference, or a neighbour to learn from
+    stopping: np.ndarray  # bool: may be a neighbour to stop by
 
 
-def read_embeddings(path: Path) -> Embeddings:
-    """The embeddings, vouched for: finite, and not all alike.
+def read_embeddings(path: Path, roles: Roles) -> Embeddings:
+    """The embeddings, vouched for: finite, and not all alike; and what their patients may be used for.
 
-    InputError if a value is not finite, if the training patients are fewer than two, or if their vectors are equal
-    to within single precision (the auto-encoder then tells nobody from anybody).
+    InputError if a value is not finite, if the training patients are fewer than two, if their vectors are equal to
+    within single precision (the auto-encoder then tells nobody from anybody), or if the roles disagree.
     """
     with open_h5(path) as file:
-        found = Embeddings(*(file[name][...] for name in ("vectors", "scan", "patient", "split")))
-    order = np.argsort(found.scan, kind="stable")
-    found = Embeddings(found.vectors[order], found.scan[order], found.patient[order], found.split[order])
+        vectors, scan, patient, split = (file[name][...] for name in ("vectors", "scan", "patient", "split"))
+    roles.check(path, patient, split, PRETRAIN)
+    order = np.argsort(scan, kind="stable")
+    patient = patient[order]
+    found = Embeddings(
+        vectors[order],
+        scan[order],
+        patient,
+        split[order],
+        roles.mask(patient, "neighbours"),
+        roles.mask(patient, "early_stopping"),
+    )
     broken = ~np.isfinite(found.vectors).all(axis=1)
     if broken.any():
         first = found.scan[broken][0].decode()
@@ -76,7 +89,7 @@ def read_embeddings(path: Path) -> Embeddings:
             f"{path}: embeddings must be finite, those of {broken.sum()} of {len(broken)} scans are not "
             f"(the first is {first}); lower embed.training.learning_rate and run `dvc repro embed`"
         )
-    train = found.split == b"train"
+    train = found.neighbours
     patients = len(np.unique(found.patient[train]))
     if patients < 2:
         raise InputError(
@@ -102,7 +115,7 @@ def rank(
     `depth` is "all" or more than that. An index that finds too few for a reference is helped out by exact search
     there, which is counted. InputError if faiss does not take the string, or not for so few vectors.
     """
-    train, validation = (np.flatnonzero(embeddings.split == split) for split in (b"train", b"validation"))
+    train, validation = map(np.flatnonzero, (embeddings.neighbours, embeddings.stopping))
     # Sorted by scan id, so the first scan of a patient is the one with the smallest.
     _, first = np.unique(embeddings.patient[train], return_index=True)
     references = np.sort(train[first])
@@ -248,13 +261,22 @@ def write_ranking(folder: Path, ranking: Ranking, metrics: dict) -> None:
     (folder / "metrics.json").write_text(text, encoding="utf-8")
 
 
-def read_ranking(path: Path) -> Ranking:
-    """The ranking of neighbors.h5. InputError if the file is missing or damaged, or its rows lead outside."""
+def read_ranking(path: Path, roles: Roles) -> Ranking:
+    """The ranking of neighbors.h5.
+
+    InputError if the file is missing or damaged, if its rows lead outside, or if it and the roles disagree.
+    """
     with open_h5(path) as file:
         found = Ranking(**{name: file[name][...] for name in Ranking.__dataclass_fields__})
-    for rows in (found.train, found.validation):
+    roles.check(path, found.patient, found.split, PRETRAIN)
+    for rows, role in ((found.train, "neighbours"), (found.validation, "early_stopping")):
         if rows.size and not (rows.min() >= 0 and rows.max() < len(found.scan)):
             raise InputError(
                 f"{path}: rows must lie within the table of {len(found.scan)} scans; run `dvc repro neighbors`"
+            )
+        ranked = np.unique(found.patient[rows])
+        if not (allowed := roles.mask(ranked, role)).all():
+            raise InputError(
+                f"{path}: ranks {ranked[~allowed][0].decode()!r}, which has not the role {role!r}; run `dvc repro neighbors`"
             )
     return found

@@ -208,6 +208,12 @@ class Cohort(Section):
     raw: Annotated[str, Field(min_length=1, description="the one folder that holds all raw data")]
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
     limits: Limits
+    twin_correlation: Annotated[
+        float,
+        Field(
+            ge=0.9, le=1, description="two scans whose thumbnails correlate more than this show one patient"
+        ),
+    ]
     splits: SplitFractions
 
 

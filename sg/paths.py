@@ -14,8 +14,11 @@ SCRATCH_CARD = DATA / "pretrain" / "scratch" / "card.json"
 
 COHORT = DATA / "cohort"
 SCANS = COHORT / "scans.csv"
+FILES = COHORT / "files.csv"
 FINDINGS = COHORT / "findings.csv"
 QUARANTINE = COHORT / "quarantine.csv"
+TWINS = COHORT / "twins.csv"
+ROLES = COHORT / "roles.csv"
 COHORT_SUMMARY = COHORT / "summary.json"
 TRUTH = COHORT / "truth"
 

@@ -72,5 +72,5 @@ def _volume(file: h5py.File, name: str, dtype: type, path: Path) -> np.ndarray:
 
 def resampled_scans(scans: Sequence[ScanRow], folder: Path) -> list[ScanRow]:
     """Those of the scans that were resampled into `folder`: all that its quarantine.csv does not set aside."""
-    refused = {(row.source, row.path) for row in read_rows(folder / QUARANTINE, QuarantineRow)}
-    return [row for row in scans if (row.source, row.path) not in refused]
+    refused = {row.scan for row in read_rows(folder / QUARANTINE, QuarantineRow)}
+    return [row for row in scans if row.scan not in refused]

@@ -31,12 +31,13 @@ from pathlib import Path
 import numpy as np
 
 from sg import console
-from sg.cohorts.records import QuarantineRow, ScanRow, write_rows
+from sg.cohorts.records import FileRow, QuarantineRow, ScanRow, write_rows
 from sg.errors import InputError
+from sg.orientation import Turn, turn_of, turned
 from sg.params import Resample
 from sg.processes import Lost, spread
 from sg.resampled import QUARANTINE, Resampled
-from sg.scans import Geometry, Refusal, Scan, digest, files_of, read_scan
+from sg.scans import Geometry, Place, Refusal, Scan, digest, files_of, read_scan
 from sg.storage import create_h5, empty_array, fixed_texts, open_h5, write_array
 
 THUMBNAILS = "thumbnails.h5"
@@ -59,13 +60,11 @@ BLOCK = (32, 64, 64)
 class Sampling:
     """How a stored grid becomes an output grid along LPS: first turned, then sampled unless `same`.
 
-    `order` and `flips` turn the stored array (z, y, x), see `turned`. Sampling happens in coordinates that have
-    nothing to do with where the patient lay: `source_*` describe the turned array in them, `start` and `step` the
-    output grid; both are (x, y, z).
+    Sampling happens in coordinates that have nothing to do with where the patient lay: `source_*` describe the turned
+    array in them, `start` and `step` the output grid; both are (x, y, z).
     """
 
-    order: tuple[int, int, int]
-    flips: tuple[bool, bool, bool]
+    turn: Turn
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
@@ -79,16 +78,14 @@ class Sampling:
 def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling:
     """The output grid of a scan with the given spacing (x, y, z) in mm; None keeps the scan's own.
 
-    Stored axes are permuted and reversed to the nearest axes of LPS. If the scan is then still oblique (see
+    Stored axes are permuted and reversed to the nearest axes of LPS. If the scan is then still oblique or sheared (see
     OBLIQUE_VOXELS), the output grid is the box along the axes that holds its whole field of view.
     """
     direction = np.array(geometry.direction, float).reshape(3, 3)
-    axes = max(itertools.permutations(range(3)), key=lambda axes: sum(abs(direction[range(3), axes])))
-    reversed_ = direction[range(3), axes] < 0
-    sense = np.where(reversed_, -1.0, 1.0)
-    size = np.array(geometry.size)[list(axes)]
-    own = np.array(geometry.spacing_mm, float)[list(axes)]
-    columns = direction[:, axes] * sense
+    turn = turn_of(geometry)
+    size = np.array(geometry.size)[list(turn.axes)]
+    own = np.array(geometry.spacing_mm, float)[list(turn.axes)]
+    columns = direction[:, turn.axes] * np.where(turn.reversed, -1.0, 1.0)
     # From the stored first voxel: half a field of view along every stored axis.
     centre = geometry.origin_mm + direction @ (
         np.array(geometry.spacing_mm) * (np.array(geometry.size) - 1) / 2
@@ -109,8 +106,7 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
         middle = (size - 1) / 2
     same = not oblique and bool((count == size).all() and (np.abs(step - 1) * size / 2 < SAME_VOXELS).all())
     return Sampling(
-        order=tuple(2 - axes[row] for row in (2, 1, 0)),
-        flips=tuple(bool(reversed_[row]) for row in (2, 1, 0)),
+        turn=turn,
         size=tuple(map(int, count)),
         spacing_mm=tuple(map(float, new)),
         origin_mm=tuple(map(float, centre - new * (count - 1) / 2)),
@@ -122,22 +118,17 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
     )
 
 
-def turned(array: np.ndarray, how: Sampling) -> np.ndarray:
-    """A view of a stored array (z, y, x) with its axes permuted and reversed to the nearest of LPS."""
-    return array.transpose(how.order)[tuple(slice(None, None, -1 if flip else None) for flip in how.flips)]
-
-
 # --------------------------------------------------------------------------------------- interpolation
 
 
 def resample_image(array: np.ndarray, how: Sampling, hu_min: float, hu_max: float) -> np.ndarray:
     """HU of a stored array (z, y, x) on the output grid, int16: cubic B-spline between clips, see the module."""
     if how.same:
-        values = _clipped(turned(array, how), hu_min, hu_max)
+        values = _clipped(turned(array, how.turn), hu_min, hu_max)
     else:
         import SimpleITK as sitk
 
-        values = _sampled(_clipped(turned(array, how), hu_min, hu_max), how, sitk.sitkBSpline, hu_min)
+        values = _sampled(_clipped(turned(array, how.turn), hu_min, hu_max), how, sitk.sitkBSpline, hu_min)
         np.clip(values, hu_min, hu_max, out=values)
     return np.rint(values, out=values).astype(np.int16)
 
@@ -147,7 +138,7 @@ def resample_labels(array: np.ndarray, how: Sampling) -> np.ndarray:
 
     Halfway between two voxels, that with the larger index.
     """
-    labels = np.ascontiguousarray(turned(array, how), np.uint8)
+    labels = np.ascontiguousarray(turned(array, how.turn), np.uint8)
     if how.same:
         return labels
     import SimpleITK as sitk
@@ -220,9 +211,10 @@ def key_of(row: ScanRow, settings: Resample, code: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def resample_scan(row: ScanRow, raw: Path, settings: Resample) -> Resampled:
+def resample_scan(row: ScanRow, files: Sequence[str], raw: Path, settings: Resample) -> Resampled:
     """Read one scan, and its label map if it has one, below `raw`, and resample it.
 
+    `files` are those of a DICOM series, from files.csv, in the order of hashing; none for a scan of another format.
     Refusal if its bytes are no longer those that were indexed (rule `changed`), if the result would be smaller
     than `shape_min` (`too-small`) or absurdly large (`too-large`), or if the label map is not one of this scan
     (`labels`); and whatever the reader refuses.
@@ -230,8 +222,9 @@ def resample_scan(row: ScanRow, raw: Path, settings: Resample) -> Resampled:
     Memory at the peak, for n voxels read and m made: the larger of 14 n + 4 m bytes, in the spline, whose
     coefficients are doubles, and 6 n + 8 m; 2 n more where the scan holds fractions of a HU.
     """
-    _unchanged(raw, row.path, row.sha256)
-    scan = read_scan(raw / row.path, raw, None)
+    place = tuple(raw / file for file in files) or raw / row.path
+    _unchanged(place, raw, row.path, row.sha256)
+    scan = read_scan(place, raw, None)
     how = sampling(scan.geometry, settings.spacing_mm)
     _check_size(how, settings)
     image = resample_image(scan.array, how, settings.hu_min, settings.hu_max)
@@ -239,16 +232,16 @@ def resample_scan(row: ScanRow, raw: Path, settings: Resample) -> Resampled:
     del scan
     labels = None
     if row.truth:
-        _unchanged(raw, row.truth, row.truth_sha256)
+        _unchanged(raw / row.truth, raw, row.truth, row.truth_sha256)
         labels = resample_labels(_label_values(read_scan(raw / row.truth, raw, None), geometry), how)
     return Resampled(
         image, labels, how.spacing_mm, how.origin_mm, row.patient, settings.hu_min, settings.hu_max
     )
 
 
-def _unchanged(raw: Path, path: str, sha256: str) -> None:
+def _unchanged(place: Place, raw: Path, name: str, sha256: str) -> None:
     try:
-        found, _ = digest(files_of(raw / path, raw))
+        found, _ = digest(files_of(place, raw))
     except Refusal as refusal:
         if refusal.rule == "unreadable":
             raise
@@ -256,7 +249,7 @@ def _unchanged(raw: Path, path: str, sha256: str) -> None:
             "changed", f"It is not as it was when the cohort was indexed. {refusal.reason}"
         ) from None
     if found != sha256:
-        raise Refusal("changed", f"The bytes of {path} are not those that the cohort was indexed with.")
+        raise Refusal("changed", f"The bytes of {name} are not those that the cohort was indexed with.")
 
 
 def _check_size(how: Sampling, settings: Resample) -> None:
@@ -345,18 +338,20 @@ def write_thumbnails(path: Path, scans: Sequence[ScanRow], files: Sequence[Path]
 class Tally:
     """What became of the scans of a cohort."""
 
-    made: int
-    kept: int  # from an earlier run
+    made: list[ScanRow]
+    kept: list[ScanRow]  # from an earlier run
     refused: list[QuarantineRow]
 
     def __str__(self) -> str:
-        text = f"{self.made + self.kept} scans: {self.made} made, {self.kept} kept"
+        made, kept = len(self.made), len(self.kept)
+        text = f"{made + kept} scans: {made} made, {kept} kept"
         return f"{text}; {len(self.refused)} set aside ({_by_rule(self.refused)})" if self.refused else text
 
 
 @dataclass(frozen=True)
 class _Job:
     row: ScanRow
+    files: tuple[str, ...]
     raw: Path
     settings: Resample
     key: str
@@ -365,6 +360,7 @@ class _Job:
 
 def resample_cohort(
     scans: Sequence[ScanRow],
+    files: Sequence[FileRow],
     raw: Path,
     settings: Resample,
     code: str,
@@ -374,7 +370,7 @@ def resample_cohort(
     output: Path,
     workers: int,
 ) -> Tally:
-    """Fill `output` with a file for each scan, thumbnails.h5 and quarantine.csv.
+    """Fill `output` with a file for each scan, thumbnails.h5 and quarantine.csv; `files` are those of DICOM series.
 
     A scan that `earlier` (the folder of the last run) or `store` (finished scans of a run that was killed) holds
     whole and with the current key is taken from there; the others are made by `workers` processes, each in its
@@ -384,6 +380,9 @@ def resample_cohort(
     """
     scans = sorted(scans, key=lambda row: row.scan)
     fixed_texts([row.patient for row in scans], 64)  # what thumbnails.h5 cannot hold is said before the work
+    series: dict[str, list[str]] = {}
+    for line in files:
+        series.setdefault(line.scan, []).append(line.file)
     found: dict[str, Path] = {}
     jobs = []
     for row in console.track(scans, "resample: looking for finished scans", len(scans), "scans"):
@@ -392,10 +391,11 @@ def resample_cohort(
         if whole := next((file for file in places if _is_whole(file, key)), None):
             found[row.scan] = whole
         else:
-            jobs.append(_Job(row, raw.absolute(), settings, key, store.absolute() / f"{row.scan}.h5"))
+            names = tuple(series.get(row.scan, ()))
+            jobs.append(_Job(row, names, raw.absolute(), settings, key, store.absolute() / f"{row.scan}.h5"))
     if jobs and not raw.is_dir():
         raise InputError(f"cohort.raw: there is no folder {raw}; correct the parameter in params.yaml")
-    kept = len(found)
+    kept = {*found}
 
     refused: dict[str, QuarantineRow] = {}
     for job, result in console.track(spread(_make, jobs, workers), "resample", len(jobs), "scans"):
@@ -416,15 +416,42 @@ def resample_cohort(
         _link(found[row.scan], output / f"{row.scan}.h5")
     write_thumbnails(output / THUMBNAILS, usable, [output / f"{row.scan}.h5" for row in usable], settings)
     write_rows(output / QUARANTINE, QuarantineRow, rows)
-    return Tally(len(usable) - kept, kept, rows)
+    return Tally(
+        [row for row in usable if row.scan not in kept], [row for row in usable if row.scan in kept], rows
+    )
+
+
+def show(tally: Tally) -> None:
+    """Say on the console what was made, kept and refused by which rule, and the patients left in each split."""
+    usable = tally.made + tally.kept
+    sources = sorted({row.source for row in [*usable, *tally.refused]})
+
+    def line(what: str, rows: Sequence[ScanRow] | Sequence[QuarantineRow]) -> list[object]:
+        return [what, *(sum(row.source == source for row in rows) for source in sources), len(rows)]
+
+    def patients(split: str, *sources: str) -> int:
+        return len({row.patient for row in usable if row.split == split and row.source in sources})
+
+    rules = sorted({row.rule for row in tally.refused})
+    rows = [line("scans made", tally.made), line("scans kept", tally.kept)]
+    rows += [line(f"refused: {rule}", [row for row in tally.refused if row.rule == rule]) for rule in rules]
+    rows += [
+        [
+            f"patients left: {split}",
+            *(patients(split, source) for source in sources),
+            patients(split, *sources),
+        ]
+        for split in ("train", "validation", "test")
+    ]
+    console.counts(sources, rows)
 
 
 def _make(job: _Job) -> QuarantineRow | None:
     """Resample one scan into its file, in whichever process; why not, where it cannot be."""
     try:
-        resampled = resample_scan(job.row, job.raw, job.settings)
+        resampled = resample_scan(job.row, job.files, job.raw, job.settings)
     except Refusal as refusal:
-        return QuarantineRow(job.row.path, job.row.source, refusal.rule, refusal.reason)
+        return QuarantineRow(job.row.path, job.row.source, refusal.rule, refusal.reason, job.row.scan)
     except RuntimeError as error:  # SimpleITK's way of saying so
         if "allocate memory" in str(error) or "bad_alloc" in str(error):
             raise MemoryError from error
@@ -439,7 +466,7 @@ def _lost(row: ScanRow) -> QuarantineRow:
         f"Resampling it ended its process twice, the second time with nothing else going on; its {_times(row.size)} "
         "voxels (x, y, z) may need more memory than there is."
     )
-    return QuarantineRow(row.path, row.source, "memory", reason)
+    return QuarantineRow(row.path, row.source, "memory", reason, row.scan)
 
 
 def _is_whole(path: Path, key: str) -> bool:

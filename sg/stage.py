@@ -213,6 +213,7 @@ def stage(name: str, doc: str | None, *items: str) -> Iterator[Run]:
                 lookup(study, key)  # an item that the study does not have is said in words
             run = Run(name, given, study, known)
             run.recover()
+            logs.begin_reads(label)
             try:
                 yield run
                 run._publish()

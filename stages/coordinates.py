@@ -3,12 +3,14 @@
 from sg import paths
 from sg.coordinates import discover, write_discovery
 from sg.neighbors import read_ranking
+from sg.roles import read_roles
 from sg.stage import stage
 
 if __name__ == "__main__":
     with stage("coordinates", __doc__) as run:
         settings = run.read("coordinates")
-        found = discover(read_ranking(paths.RANKING), paths.RESAMPLED, settings, run.seed, run.workers)
+        ranking = read_ranking(paths.RANKING, read_roles(paths.ROLES))
+        found = discover(ranking, paths.RESAMPLED, settings, run.seed, run.workers)
         write_discovery(run.output(paths.COORDINATES), found)
         figures = found.metrics
         run.summary(

@@ -2,12 +2,18 @@
 
 from sg import paths
 from sg.embedding import learn_embedding
+from sg.roles import read_roles
 from sg.stage import stage
 
 if __name__ == "__main__":
     with stage("embed", __doc__) as run:
         learned = learn_embedding(
-            paths.THUMBNAILS, run.output(paths.EMBED), run.read("embed"), run.seed, run.state()
+            paths.THUMBNAILS,
+            read_roles(paths.ROLES),
+            run.output(paths.EMBED),
+            run.read("embed"),
+            run.seed,
+            run.state(),
         )
         fitted = learned.fitted
         run.summary(

@@ -1,14 +1,14 @@
 """Bring all scans to one orientation, grid and intensity range."""
 
-from sg import paths
-from sg.cohorts.records import ScanRow, read_rows
-from sg.resampling import resample_cohort
+from sg import paths, resampling
+from sg.cohorts.records import FileRow, ScanRow, read_rows
 from sg.stage import stage
 
 if __name__ == "__main__":
     with stage("resample", __doc__) as run:
-        tally = resample_cohort(
+        tally = resampling.resample_cohort(
             read_rows(paths.SCANS, ScanRow),
+            read_rows(paths.FILES, FileRow),
             run.place("cohort.raw"),
             run.read("resample"),
             run.code_fingerprint(),
@@ -17,4 +17,5 @@ if __name__ == "__main__":
             output=run.output(paths.RESAMPLED),
             workers=run.workers,
         )
+        resampling.show(tally)
         run.summary(str(tally))

@@ -2,6 +2,7 @@
 
 from sg import console, paths
 from sg.cohorts.records import FindingRow, ScanRow, read_rows
+from sg.roles import TASK_ROLES, read_roles
 from sg.stage import stage
 from sg.targets.tasks import write_task
 
@@ -12,7 +13,7 @@ if __name__ == "__main__":
             run.output(paths.target(task)),
             task,
             run.read(f"targets.recipes.{task}"),
-            read_rows(paths.SCANS, ScanRow),
+            read_roles(paths.ROLES).scans(read_rows(paths.SCANS, ScanRow), task, *TASK_ROLES.values()),
             read_rows(paths.FINDINGS, FindingRow),
             paths.RESAMPLED,
             run.seed,

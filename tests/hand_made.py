@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sg.neighbors import Embeddings, Ranking, rank
 from sg.params import Coordinates
 from sg.resampled import Resampled
 from sg.resampling import write_resampled
+from sg.roles import Roles, decide_roles
 
 SPACING_MM = (2.0, 3.0, 4.0)
 
@@ -38,12 +40,24 @@ def write_scan(
 def embeddings(vectors: np.ndarray, splits: list[str], patients: list[str] | None = None) -> Embeddings:
     """Scan i is name(i) of patient-<i>, unless patients are given."""
     patients = patients or [f"patient-{i}" for i in range(len(splits))]
+    split = np.array(splits, "S10")
     return Embeddings(
         np.asarray(vectors, np.float32),
         np.array([name(i) for i in range(len(splits))], "S12"),
         np.array(patients, "S64"),
-        np.array(splits, "S10"),
+        split,
+        split == b"train",
+        split == b"validation",
     )
+
+
+def roles(patients: Sequence[str], splits: Sequence[str], use: tuple[str, ...] = ("pretrain",)) -> Roles:
+    """The roles of patients in these splits, one scan a name."""
+    rows = [
+        scan_row(i, split, use, patient)
+        for i, (patient, split) in enumerate(zip(patients, splits, strict=True))
+    ]
+    return Roles(decide_roles(rows))
 
 
 def in_a_row(train: int, validation: int, depth: int | str = "all") -> Ranking:
@@ -67,9 +81,11 @@ def settings(**changes) -> Coordinates:
     return Coordinates(**(values | changes))
 
 
-def scan_row(number: int, split: str, use: tuple[str, ...] = ("pretrain",)) -> ScanRow:
-    """A row of scans.csv."""
+def scan_row(
+    number: int, split: str, use: tuple[str, ...] = ("pretrain",), patient: str | None = None
+) -> ScanRow:
+    """A row of scans.csv; of patient-<number> unless another is given."""
     return ScanRow(
-        name(number), f"patient-{number}", "hand", "folder", use, split, f"{number}.nii", "", "CT",
+        name(number), patient or f"patient-{number}", "hand", "folder", use, split, f"{number}.nii", "", "", "CT",
         (8, 8, 8), SPACING_MM, "LPS", 1, "0" * 64, "",
     )  # fmt: skip

@@ -88,3 +88,33 @@ def edit_header(path: Path, **fields: str | None) -> Path:
         lines = kept
     path.write_bytes("\n".join(lines).encode("latin-1") + b"\n" + voxels)
     return path
+
+
+def write_pair(path: Path, array: np.ndarray, **fields) -> Path:
+    """Write an array (z, y, x) as the pair of `path` (.hdr, .hdr.gz) and its .img, as nibabel does; the header's path.
+
+    Its header says what `fields` say, true or not. Both files are compressed for .hdr.gz.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nifti(array)
+    nib.save(nib.Nifti1Pair(image.dataobj, None, image.header), path)
+    header = nib.Nifti1Header(image.header.binaryblock, check=False)
+    header["magic"], header["vox_offset"] = b"ni1", 0
+    for key, value in fields.items():
+        header[key] = value
+    content = header.binaryblock
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+def edit_nrrd(path: Path, changes: dict[str, str | None]) -> Path:
+    """Change, add or take away (None) fields of an NRRD header; a key ends in `=`. Voxels behind it stay."""
+    head, blank, voxels = path.read_bytes().partition(b"\n\n")
+    lines = head.decode("latin-1").splitlines()
+    for field, value in changes.items():
+        at = next((i for i, line in enumerate(lines) if line.partition(":")[0] == field), len(lines))
+        lines[at : at + 1] = (
+            [] if value is None else [f"{field.removesuffix('=')}:{'=' * field.endswith('=') or ' '}{value}"]
+        )
+    path.write_bytes("\n".join(lines).encode("latin-1") + (blank or b"\n") + voxels)
+    return path

@@ -16,9 +16,10 @@ from sg.coordinates import JitterRange, Places, Survey, demands, discover, surve
 from sg.crops import CROP, read_crops, read_patterns, read_positions
 from sg.errors import InputError
 from sg.frames import Box
+from sg.neighbors import rank
 from sg.params import Jitter
 from sg.processes import Lost
-from tests.hand_made import SPACING_MM, in_a_row, name, noise, settings, write_scan
+from tests.hand_made import SPACING_MM, embeddings, in_a_row, name, noise, settings, write_scan
 
 JITTER = Jitter(side=(50, 79), shift=(-10, 9), crops=2)
 
@@ -122,6 +123,17 @@ def test_the_same_bytes_in_whatever_order_processes_survey_and_others_for_anothe
     for file in ("patterns.csv", "crops.csv", "positions.csv", "metrics.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert (tmp_path / "one" / "crops.csv").read_bytes() != (tmp_path / "other" / "crops.csv").read_bytes()
+
+
+def test_every_scan_that_the_ranking_names_is_logged_in_its_role_and_no_other_is_opened(scans, monkeypatch):
+    said = set()
+    monkeypatch.setattr(coordinates.logs, "opened", lambda *line: said.add(line))
+    opened = opens(monkeypatch)
+    found = embeddings(np.arange(11)[:, None], ["train"] * 7 + ["test"] + ["validation"] * 3)
+    discover(rank(found, "Flat", "all")[0], scans, settings(), 1, 1)
+    roles = ["neighbours"] * 7 + [None] + ["early_stopping"] * 3
+    assert said == {(name(i), role, "pretrain") for i, role in enumerate(roles) if role}
+    assert set(opened) == {scan for scan, *_ in said}
 
 
 def test_a_scan_that_exhausts_the_memory_is_named(scans, monkeypatch):
@@ -435,7 +447,9 @@ def test_a_frame_that_is_not_found_is_said(scans):
 def test_a_tissue_mask_survives_its_packing(tmp_path):
     image = noise(3, (5, 7, 9))
     write_scan(tmp_path, 1, image)
-    np.testing.assert_array_equal(survey(tmp_path, name(1), "voxel", -150.0).unpacked(), image >= -150)
+    np.testing.assert_array_equal(
+        survey(tmp_path, name(1), "neighbours", "voxel", -150.0).unpacked(), image >= -150
+    )
 
 
 # ------------------------------------------------------------------------------------------------ jitter

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,7 +50,14 @@ def make(
     found = discover(in_a_row(6, 2), scans, settings(patterns=patterns), 1, 1)
     folder.mkdir()
     crops = np.concatenate(found.crops)
-    return write_caches(folder, crops, patterns, SIZE, rows, scans, patches_settings(**changes), 1, workers)
+    return write_caches(
+        folder, crops, patterns, SIZE, *apart(rows), scans, patches_settings(**changes), 1, workers
+    )
+
+
+def apart(rows):
+    """Those to learn from, and those to stop by."""
+    return ([row for row in rows if row.split == split] for split in ("train", "validation"))
 
 
 # ------------------------------------------------------------------------------------------- one patch
@@ -185,6 +193,27 @@ def test_every_scan_is_opened_once(scans, tmp_path, monkeypatch, workers):
     assert opened == {name(i): 1 for i in range(8)}
 
 
+def test_every_scan_is_logged_in_the_role_in_which_it_is_cut(scans, tmp_path, monkeypatch):
+    said = set()
+    monkeypatch.setattr(cutting, "logs", SimpleNamespace(opened=lambda *line: said.add(line)))
+    make(tmp_path / "out", scans)
+    roles = ["pretrain"] * 6 + ["early_stopping"] * 2
+    assert said == {(name(i), role, "pretrain") for i, role in enumerate(roles)}
+
+
+@pytest.mark.parametrize("rows", [ROWS[:5] + ROWS[6:], [*ROWS[:5], scan_row(5, "validation"), *ROWS[6:]]])
+def test_crops_of_a_scan_that_has_not_the_role_are_refused_before_it_is_opened(
+    scans, tmp_path, monkeypatch, rows
+):
+    discovered = discover(in_a_row(6, 2), scans, settings(patterns=6), 1, 1)
+    monkeypatch.setattr(cutting, "read_resampled", None)
+    message = rf"crops\.csv: pattern \d has a crop of scan {name(5)} for train, .* does not give it; run `dvc repro coord"
+    with pytest.raises(InputError, match=message):
+        write_caches(
+            tmp_path, np.concatenate(discovered.crops), 6, SIZE, *apart(rows), scans, patches_settings(), 1, 1
+        )
+
+
 def test_a_scan_with_fewer_admissible_positions_gives_those_it_has_and_is_counted(scans, tmp_path):
     air = np.full((7, 13, 14), -1000, np.int16)
     air[3, 6, 6] = 0
@@ -222,5 +251,13 @@ def test_an_error_in_a_scan_read_ahead_is_the_error_of_the_stage(scans, tmp_path
     (scans / f"{name(5)}.h5").write_bytes(b"no HDF5")
     with pytest.raises(InputError, match=f"{name(5)}.h5"):
         write_caches(
-            tmp_path, np.concatenate(discovered.crops), 2, SIZE, ROWS, scans, patches_settings(), 1, workers=2
+            tmp_path,
+            np.concatenate(discovered.crops),
+            2,
+            SIZE,
+            *apart(ROWS),
+            scans,
+            patches_settings(),
+            1,
+            workers=2,
         )

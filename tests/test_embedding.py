@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sg import paths
+from sg import logs, paths
+from sg.cohorts.records import write_rows
 from sg.embedding import Learned, Thumbnails, embed, learn_embedding
 from sg.errors import InputError
 from sg.networks.autoencoder import AutoEncoder
 from sg.params import Embed, Training
+from sg.roles import RoleRow, Roles, decide_roles
 from sg.storage import create_h5, fixed_texts, open_h5, write_array
+from tests.hand_made import scan_row
 from tests.networks.sizes import seeded
 
 SPLITS = ["train", "test", "train", "validation", "train", "train", "validation", "train", "test"]
@@ -50,11 +53,21 @@ def write(path: Path, thumbnails: np.ndarray, splits: list[str], pretrain: np.nd
     return path
 
 
-def learn(thumbnails: Path, folder: Path) -> Learned:
+def roles_of(path: Path) -> Roles:
+    """The roles of the patients of a thumbnails.h5; who does not serve pre-training serves the task ncc."""
+    with h5py.File(path) as file:
+        splits = [split.decode() for split in file["split"]]
+        uses = [("pretrain",) if serves else ("ncc",) for serves in file["pretrain"]]
+    return Roles(decide_roles([scan_row(i, *said) for i, said in enumerate(zip(splits, uses, strict=True))]))
+
+
+def learn(thumbnails: Path, folder: Path, roles: Roles | None = None) -> Learned:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
-        return learn_embedding(thumbnails, folder, SETTINGS, seed=5, state=folder.parent / "state")
+        return learn_embedding(
+            thumbnails, roles or roles_of(thumbnails), folder, SETTINGS, seed=5, state=folder.parent / "state"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +127,18 @@ def test_a_vector_is_the_same_bit_by_bit_whichever_other_scans_there_are(tmp_pat
     model = seeded(AutoEncoder(2, 2))
     found = []
     for count in (9, 3):
-        with open_h5(write(tmp_path / f"{count}.h5", images()[:count], SPLITS[:count])) as file:
-            found.append(embed(model, Thumbnails(file)))
+        path = write(tmp_path / f"{count}.h5", images()[:count], SPLITS[:count])
+        with open_h5(path) as file:
+            found.append(embed(model, Thumbnails(file, roles_of(path))))
     assert np.array_equal(found[0][:3], found[1])
 
 
 def test_scans_are_read_in_the_unit_range(tmp_path):
     volume = np.full((3, 4, 8, 8), -1000, np.int16)
     volume[2, 0, 0, 0] = 500
-    with open_h5(write(tmp_path / "thumbnails.h5", volume, SPLITS[:3])) as file:
-        read = Thumbnails(file).read(np.array([2, 0]))
+    path = write(tmp_path / "thumbnails.h5", volume, SPLITS[:3])
+    with open_h5(path) as file:
+        read = Thumbnails(file, roles_of(path)).read(np.array([2, 0]), "embed")
     assert read.shape == (2, 1, 4, 8, 8)
     assert read.dtype == np.float32
     assert read[0, 0, 0, 0, 0] == 0.75
@@ -196,10 +211,49 @@ def test_reconstructions_are_validation_scans_and_what_came_of_them(learned):
         assert 0 <= file["outputs"][...].min() <= file["outputs"][...].max() <= 1
 
 
+def test_thumbnails_and_roles_that_disagree_are_refused(tmp_path):
+    path = write(tmp_path / "thumbnails.h5", images(), SPLITS)
+    moved = [scan_row(i, "train" if i == 1 else split) for i, split in enumerate(SPLITS)]
+    with pytest.raises(
+        InputError, match=r"thumbnails\.h5: has the patient 'patient-1' in test, .* has it in train"
+    ):
+        learn(path, tmp_path / "moved", Roles(decide_roles(moved)))
+    idle = [scan_row(i, split, ("ncc",) if i == 4 else ("pretrain",)) for i, split in enumerate(SPLITS)]
+    with pytest.raises(
+        InputError, match=r"'patient-4' in train, for pretrain, but .* has it in train, for ncc"
+    ):
+        learn(path, tmp_path / "idle", Roles(decide_roles(idle)))
+
+
+def test_the_log_of_reads_tells_learning_from_stopping_and_placing(tmp_path, monkeypatch):
+    pretrain = np.arange(9) != 4
+    path = write(tmp_path / "thumbnails.h5", images(), SPLITS, pretrain)
+    monkeypatch.setenv("SG_READS", "")  # brought back at the end
+    monkeypatch.chdir(tmp_path)
+    logs.begin_reads("embed")
+    learn(path, tmp_path / "embed")
+    lines = list(map(json.loads, (tmp_path / "logs/reads/embed.jsonl").read_text().splitlines()))
+    assert {line["use"] for line in lines} == {"pretrain"}
+    read = {
+        role: {int(line["scan"], 16) for line in lines if line["role"] == role}
+        for role in ("pretrain", "early_stopping", "embed")
+    }
+    assert read == {
+        "pretrain": {0, 2, 5, 7},
+        "early_stopping": {3, 6},
+        "embed": {0, 1, 2, 3, 5, 6, 7, 8},
+    }
+    assert len(lines) == 4 + 2 + 8
+
+
 def test_the_stage_writes_the_embedding_and_says_so(project):
     thumbnails = project.root / paths.THUMBNAILS
     thumbnails.parent.mkdir(parents=True)
     write(thumbnails, images(), SPLITS)
+    (project.root / paths.COHORT).mkdir()
+    write_rows(
+        project.root / paths.ROLES, RoleRow, decide_roles([scan_row(i, s) for i, s in enumerate(SPLITS)])
+    )
     ended = project.run("embed")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("embed: 9 scans as vectors of 32; validation loss 0.")

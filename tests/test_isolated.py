@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sg.isolated import bound_memory, each
+from sg import isolated
+from sg.isolated import bound_memory, each, machine_memory, memory_for
 from sg.scans import Refusal
 
 
@@ -27,6 +28,13 @@ def work(what):
     if what == "eat":
         bound_memory(2**26)
         np.ones(2**28)
+    if what == "eat later":
+        bound_memory(2**26)
+        bound_memory(2**30)
+        return float(np.ones(2**25)[0]), what
+    if what == "complain":
+        os.write(2, b"Tile part length size inconsistent")
+        return 0, what
     if what == "bug":
         raise KeyError("a bug of ours")
     time.sleep(what)
@@ -107,3 +115,24 @@ def _wait_until(true, seconds=20):
 
 def test_no_jobs_are_no_answers():
     assert list(each(work, [], 2, 60)) == []
+
+
+def test_a_bound_of_memory_can_be_raised_once_the_size_is_known():
+    assert list(each(work, [("eat later",)], 1, 60)) == [(1.0, "eat later")]
+
+
+def test_memory_is_three_times_the_declared_size_and_never_more_than_the_machine(monkeypatch):
+    monkeypatch.setattr(isolated, "machine_memory", lambda: 16 * 2**30)
+    assert memory_for(2**30) - memory_for(0) == 3 * 2**30
+    assert memory_for(0) < 2**30
+    assert memory_for(2**40) == 16 * 2**30
+
+
+def test_the_memory_of_this_machine_is_what_the_kernel_says():
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 2**28 < machine_memory() <= total
+
+
+def test_what_libraries_in_c_say_of_a_file_does_not_reach_the_console(capfd):
+    assert list(each(work, [("complain",)], 1, 60)) == [(0, "complain")]
+    assert capfd.readouterr().err == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sg.errors import InputError
 from sg.neighbors import rank, read_embeddings, read_ranking, write_ranking
 from sg.storage import create_h5, fixed_texts, write_array
-from tests.hand_made import embeddings, in_a_row, name
+from tests.hand_made import embeddings, in_a_row, name, roles
 
 
 def cohort(train: int, validation: int, test: int, dimensions: int, seed: int, patients: int | None = None):
@@ -139,35 +139,44 @@ def written(path: Path, found) -> Path:
     return path
 
 
+def read(path: Path, found):
+    """What `read_embeddings` makes of the file of these embeddings, with their roles."""
+    return read_embeddings(written(path, found), roles_of(found))
+
+
+def roles_of(found):
+    return roles(*([text.decode() for text in getattr(found, column)] for column in ("patient", "split")))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_embeddings_that_are_not_finite_are_refused_with_the_scan(tmp_path, value):
     found = cohort(5, 2, 0, 3, seed=1)
     found.vectors[4, 1] = value
     with pytest.raises(InputError, match=rf"must be finite, those of 1 of 7 scans are not.*{name(4)}"):
-        read_embeddings(written(tmp_path / "e.h5", found))
+        read(tmp_path / "e.h5", found)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-8])
 def test_embeddings_that_are_all_equal_are_refused(tmp_path, spread):
     vectors = 3 + spread * np.arange(6)[:, None]
     with pytest.raises(InputError, match="all 5 training scans are equal"):
-        read_embeddings(written(tmp_path / "e.h5", embeddings(vectors, ["train"] * 5 + ["validation"])))
+        read(tmp_path / "e.h5", embeddings(vectors, ["train"] * 5 + ["validation"]))
 
 
 def test_a_single_training_patient_is_refused(tmp_path):
     found = embeddings([[0], [1], [2]], ["train", "train", "validation"], ["one", "one", "two"])
     with pytest.raises(InputError, match="at least 2, got 1"):
-        read_embeddings(written(tmp_path / "e.h5", found))
+        read(tmp_path / "e.h5", found)
 
 
 def test_a_ranking_read_back_is_the_one_written_and_two_writings_are_equal_bytes(tmp_path):
     found = cohort(12, 4, 2, 3, seed=2)
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
-        write_ranking(folder, *rank(read_embeddings(written(folder / "e.h5", found)), "Flat", 5))
-    read = read_ranking(tmp_path / "a" / "neighbors.h5")
+        write_ranking(folder, *rank(read(folder / "e.h5", found), "Flat", 5))
+    again = read_ranking(tmp_path / "a" / "neighbors.h5", roles_of(found))
     for field, array in vars(rank(found, "Flat", 5)[0]).items():
-        np.testing.assert_array_equal(getattr(read, field), array)
+        np.testing.assert_array_equal(getattr(again, field), array)
     for file in ("neighbors.h5", "metrics.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["training_patients"] == 12
@@ -178,4 +187,38 @@ def test_a_ranking_whose_rows_lead_outside_its_table_is_refused(tmp_path):
     ranking.train[2, 2] = 9
     write_ranking(tmp_path, ranking, {})
     with pytest.raises(InputError, match="within the table of 4 scans"):
-        read_ranking(tmp_path / "neighbors.h5")
+        read_ranking(tmp_path / "neighbors.h5", roles_of(ranking))
+
+
+def test_who_may_be_a_neighbour_is_what_the_roles_say(tmp_path):
+    found = read(tmp_path / "e.h5", cohort(6, 3, 2, 4, seed=1))
+    assert (found.neighbours == (found.split == b"train")).all()
+    assert (found.stopping == (found.split == b"validation")).all()
+
+
+def test_embeddings_and_rankings_of_other_roles_are_refused(tmp_path):
+    found = embeddings(np.arange(5)[:, None], ["train"] * 3 + ["validation", "test"])
+    write_ranking(tmp_path, *rank(found, "Flat", "all"))
+    patients = [f"patient-{i}" for i in range(5)]
+    moved = roles(patients, ["train", "train", "test", "validation", "test"])
+    for read_file, path in (
+        (read_embeddings, written(tmp_path / "e.h5", found)),
+        (read_ranking, tmp_path / "neighbors.h5"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"{path.name}: has the patient 'patient-2' in train, .* has it in test"
+        ):
+            read_file(path, moved)
+        with pytest.raises(
+            InputError, match=rf"{path.name}: has the patient 'patient-4' .* does not name it"
+        ):
+            read_file(path, roles(patients[:4], ["train", "train", "train", "validation"]))
+
+
+def test_a_ranking_that_names_a_test_patient_is_refused(tmp_path):
+    found = embeddings(np.arange(5)[:, None], ["train"] * 3 + ["validation", "test"])
+    ranking, metrics = rank(found, "Flat", "all")
+    ranking.train[1, 2] = 4
+    write_ranking(tmp_path, ranking, metrics)
+    with pytest.raises(InputError, match="ranks 'patient-4', which has not the role 'neighbours'"):
+        read_ranking(tmp_path / "neighbors.h5", roles_of(found))

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import sg.resampling
-from sg.cohorts.records import QuarantineRow, ScanRow, read_rows
+from sg.cohorts.records import FileRow, QuarantineRow, ScanRow, read_rows
 from sg.errors import InputError
+from sg.formats.dicom import read_instance
 from sg.params import Resample
 from sg.processes import Lost
 from sg.resampled import Resampled, read_resampled, resampled_scans
@@ -36,6 +37,7 @@ from sg.resampling import (
 from sg.scans import Geometry, digest, files_of
 from sg.storage import open_h5
 from tests.closure import ROOT
+from tests.dicom_files import write_series
 
 LPS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 STUDY = Resample(
@@ -245,6 +247,40 @@ def test_an_oblique_scan_comes_onto_the_axes_whole_with_its_blob_in_place(degree
     assert resample_labels(np.ones((20, 24, 26), np.uint8), how)[0, 0, 0] == 0
 
 
+def smooth(positions_mm: np.ndarray) -> np.ndarray:
+    """A picture that is known everywhere, HU (...,) at positions (..., 3): waves of 40 to 60 mm."""
+    x, y, z = np.moveaxis(positions_mm, -1, 0)
+    return 700 * np.sin(x / 8) * np.cos(y / 9 + 1) + 200 * np.sin(z / 7 + y / 10)
+
+
+def tilted(degrees: float) -> np.ndarray:
+    """The axes of a scan whose gantry is tilted: slices lean over, and follow one another straight along z."""
+    t = np.radians(degrees)
+    return np.array([[1, 0, 0], [0, np.cos(t), 0], [0, np.sin(t), 1]])
+
+
+@pytest.mark.parametrize("degrees", [-25, 8, 20])
+@pytest.mark.parametrize("turn", [np.diag([1.0, 1, 1]), np.diag([-1.0, -1, 1])], ids=["as-is", "turned"])
+def test_a_scan_made_with_a_tilted_gantry_is_straight_afterwards(degrees, turn):
+    geometry = Geometry(
+        (40, 38, 36), (2.0, 2.0, 2.5), (-30.0, 20.0, 500.0), tuple((tilted(degrees) @ turn).ravel())
+    )
+    how = sampling(geometry, (2.0, 2.0, 2.0))
+    k, j, i = np.indices(geometry.size[::-1])
+    image = resample_image(
+        smooth(geometry.position_mm(np.stack([i, j, k], -1))).astype(np.float32), how, -1000, 1000
+    )
+    made = Resampled(image, None, how.spacing_mm, how.origin_mm, "p", -1000, 1000)
+    positions = made.position_mm(np.moveaxis(np.indices(image.shape), 0, -1))
+    index = geometry.index(positions)
+    inside = ((index > 5) & (index < np.array(geometry.size) - 6)).all(axis=-1)
+    assert inside.mean() > 0.25
+    assert np.abs(image - smooth(positions))[inside].max() < 5
+    beyond = ((index < -1) | (index > geometry.size)).any(axis=-1)
+    assert beyond.any()
+    assert (image[beyond] == -1000).all()
+
+
 def test_rounding_in_the_header_is_not_taken_for_an_oblique_scan():
     scan = noise((8, 9, 10))
     slight = np.array(LPS).reshape(3, 3) + np.array([[0, 1e-4, 0], [-1e-4, 0, 2e-4], [0, -2e-4, 0]])
@@ -305,6 +341,7 @@ def scan_file(raw: Path, name: str, shape=(12, 20, 22), truth=False, **more) -> 
         "use": ("pretrain",),
         "split": "train",
         "path": name,
+        "series": "",
         "truth": paths[1] if truth else "",
         "modality": "CT",
         "size": shape[::-1],
@@ -324,12 +361,13 @@ class Folders:
         self.raw, self.now, self.store = raw, home / "resampled", home / "store"
         self.store.mkdir(parents=True, exist_ok=True)
 
-    def run(self, scans, study=STUDY, code="code", workers=1):
+    def run(self, scans, study=STUDY, code="code", workers=1, files=()):
         output = self.now.with_name("output")
         output.mkdir()
         try:
             tally = resample_cohort(
                 scans,
+                files,
                 self.raw,
                 study,
                 code,
@@ -359,6 +397,10 @@ def folders(tmp_path: Path, raw: Path) -> Folders:
     return Folders(tmp_path / "a", raw)
 
 
+def counts(tally) -> tuple[int, int]:
+    return len(tally.made), len(tally.kept)
+
+
 def four_scans(raw: Path) -> list[ScanRow]:
     return [
         scan_file(raw, "anna.nii.gz"),
@@ -372,7 +414,7 @@ def test_the_bytes_are_those_of_every_other_run_on_one_worker_or_two(tmp_path, r
     scans = four_scans(raw)
     runs = [Folders(tmp_path / name, raw) for name in "abc"]
     for folders, workers, rows in zip(runs, (1, 1, 2), (scans, scans[::-1], scans), strict=True):
-        assert folders.run(rows, workers=workers).made == 4
+        assert len(folders.run(rows, workers=workers).made) == 4
     first, *others = (folders.content() for folders in runs)
     assert sorted(first) == sorted([f"{row.scan}.h5" for row in scans] + ["quarantine.csv", "thumbnails.h5"])
     assert all(other == first for other in others)
@@ -395,11 +437,67 @@ def test_a_file_holds_the_scan_on_the_new_grid_and_reads_back(folders, raw):
         assert all(file[name].fletcher32 for name in ("image", "labels", "thumbnail"))
 
 
+def series(raw: Path, name: str, array: np.ndarray, **geometry) -> tuple[ScanRow, list[FileRow]]:
+    """An array (z, y, x) as a DICOM series in a folder of its own, and its rows of scans.csv and files.csv."""
+    paths = write_series(raw / name, array, series=name, spacing_mm=(1.8, 1.8, 2.0), shuffle=True, **geometry)
+    paths.sort(key=lambda path: read_instance(path).uid)
+    sha256, size = digest(paths)
+    row = scan_file(raw, "any.nii", shape=array.shape)
+    row = replace(row, scan=sha256[:12], patient=name, path=name, series=name, bytes=size, sha256=sha256)
+    return row, [FileRow(row.scan, str(path.relative_to(raw))) for path in paths]
+
+
+def test_a_dicom_series_is_read_from_the_files_that_the_table_names(folders, raw):
+    row, files = series(raw, "p1", noise((12, 20, 22)), origin_mm=(10.0, -20.0, 30.0))
+    (raw / "p1" / "of-another-series.dcm").write_bytes(b"x")
+    other = scan_file(raw, "carl.mha")
+    assert folders.run([row, other], files=files).refused == []
+    how = sampling(upright((22, 20, 12), (1.8, 1.8, 2.0), (10.0, -20.0, 30.0)), STUDY.spacing_mm)
+    made = read_resampled(folders.now / f"{row.scan}.h5")
+    assert np.array_equal(made.image, resample_image(noise((12, 20, 22)), how, -1000, 1000))
+    assert np.allclose(made.origin_mm, how.origin_mm)
+
+
+def test_a_dicom_series_with_a_slice_changed_or_gone_is_set_aside(folders, raw):
+    (one, its), (two, others) = (
+        series(raw, name, noise((12, 20, 22), seed)) for seed, name in enumerate("pq")
+    )
+    path = raw / its[3].file
+    path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
+    (raw / others[5].file).unlink()
+    folders.run([one, two, scan_file(raw, "carl.mha")], files=[*its, *others])
+    assert {row.path: row.rule for row in read_rows(folders.now / "quarantine.csv", QuarantineRow)} == {
+        "p": "changed",
+        "q": "changed",
+    }
+
+
+def test_a_tilted_and_a_straight_series_of_one_patient_agree(folders, raw):
+    made = []
+    for degrees in (0, 15):
+        origin, axes = np.array([-36.0, -36.0, 40.0]), tilted(degrees)
+        geometry = Geometry((40, 40, 40), (1.8, 1.8, 2.0), tuple(origin), tuple(axes.ravel()))
+        k, j, i = np.indices((40, 40, 40))
+        array = np.rint(smooth(geometry.position_mm(np.stack([i, j, k], -1)))).astype(np.int16)
+        row, files = series(raw, f"tilted-{degrees}", array, origin_mm=origin, direction=axes)
+        assert folders.run([row], files=files).refused == []
+        made.append(read_resampled(folders.now / f"{row.scan}.h5"))
+    straight, slanted = made
+    positions = straight.position_mm(np.moveaxis(np.indices(straight.image.shape), 0, -1))[6:-6, 6:-6, 6:-6]
+    there = ndimage.map_coordinates(
+        slanted.image.astype(float), np.moveaxis(slanted.voxel(positions), -1, 0), order=3, cval=np.nan
+    )
+    leaning = geometry.index(positions)
+    inside = ((leaning > 5) & (leaning < 34)).all(axis=-1)
+    assert inside.mean() > 0.4
+    assert np.abs(there - straight.image[6:-6, 6:-6, 6:-6])[inside].max() < 8
+
+
 def test_thumbnails_are_those_of_the_usable_scans_in_the_order_of_their_names(folders, raw):
     scans = [*four_scans(raw), scan_file(raw, "tiny.nii", shape=(2, 20, 22))]
     tally = folders.run(scans)
     usable = sorted(scans[:4], key=lambda row: row.scan)
-    assert (tally.made, [row.rule for row in tally.refused]) == (4, ["too-small"])
+    assert (len(tally.made), [row.rule for row in tally.refused]) == (4, ["too-small"])
     assert resampled_scans(scans, folders.now) == scans[:4]
     with open_h5(folders.now / "thumbnails.h5") as file:
         assert [scan.decode() for scan in file["scan"]] == [row.scan for row in usable]
@@ -446,9 +544,9 @@ def test_an_added_scan_is_the_only_one_that_is_read_and_a_removed_one_goes(folde
     folders.run([anna, carl])
     read.clear()
     tally = folders.run([anna, carl, emil])
-    assert (read, tally.made, tally.kept) == (["emil.nii"], 1, 2)
+    assert (read, tally.made, counts(tally)) == (["emil.nii"], [emil], (1, 2))
     read.clear()
-    assert folders.run([anna, emil]).kept == 2
+    assert counts(folders.run([anna, emil])) == (0, 2)
     assert read == []
     assert folders.content() == fresh(folders, [anna, emil])
 
@@ -467,14 +565,14 @@ def test_other_code_or_parameters_keep_no_scan(folders, raw, change):
     scans = [scan_file(raw, "anna.nii"), scan_file(raw, "carl.nii")]
     folders.run(scans)
     tally = folders.run(scans, **change)
-    assert (tally.made, tally.kept) == (2, 0)
+    assert counts(tally) == (2, 0)
     assert folders.content() == fresh(folders, scans, **change)
 
 
 def test_a_scan_that_changes_hands_is_made_anew(folders, raw):
     row = scan_file(raw, "anna.nii")
     folders.run([row])
-    assert folders.run([replace(row, patient="berta")]).kept == 0
+    assert counts(folders.run([replace(row, patient="berta")])) == (1, 0)
     assert read_resampled(folders.now / f"{row.scan}.h5").patient == "berta"
 
 
@@ -484,7 +582,7 @@ def test_a_damaged_file_of_an_earlier_run_is_made_anew(folders, raw):
     whole = folders.content()
     zero_a_block(folders.now / f"{scans[0].scan}.h5")
     tally = folders.run(scans)
-    assert (tally.made, tally.kept) == (1, 1)
+    assert counts(tally) == (1, 1)
     assert folders.content() == whole
 
 
@@ -496,7 +594,7 @@ def test_a_file_that_is_kept_is_never_written_to(folders, raw):
     elsewhere.chmod(0o444)
     before = (elsewhere.read_bytes(), elsewhere.stat().st_mtime_ns)
     folders.run([row])
-    assert folders.run([row], code="other").made == 1
+    assert counts(folders.run([row], code="other")) == (1, 0)
     assert (elsewhere.read_bytes(), elsewhere.stat().st_mtime_ns) == before
 
 
@@ -513,7 +611,7 @@ if __name__ == "__main__":
     (home / "output").mkdir()
     print("begun", flush=True)
     resample_cohort(
-        read_rows(home / "scans.csv", ScanRow), raw, study, "code",
+        read_rows(home / "scans.csv", ScanRow), [], raw, study, "code",
         earlier=home / "resampled", store=home / "store", output=home / "output", workers=workers,
     )
 """
@@ -550,7 +648,7 @@ def test_a_run_killed_in_the_middle_leaves_its_finished_scans_to_the_next(tmp_pa
         file.unlink()
     (home / "output").rmdir()
     tally = folders.run(scans)
-    assert (tally.kept, tally.made) == (finished, 10 - finished)
+    assert counts(tally) == (10 - finished, finished)
     assert folders.content() == fresh(folders, scans)
 
 
@@ -631,6 +729,27 @@ def test_no_usable_scan_is_an_error_that_counts_what_each_rule_refused(folders, 
         folders.run(scans)
     with pytest.raises(InputError, match=r"scans\.csv: it names no scan"):
         folders.run([])
+
+
+def test_the_table_at_the_end_counts_by_source_and_rule_and_what_is_left_of_each_split(folders, raw, capsys):
+    scans = [
+        scan_file(raw, "anna.nii"),
+        scan_file(raw, "bela.mhd", split="test"),
+        scan_file(raw, "carl.mha", source="far", patient="anna"),
+        scan_file(raw, "dora.nii", source="far", shape=(2, 20, 22), split="validation"),
+    ]
+    folders.run(scans[:1])
+    sg.resampling.show(folders.run(scans))
+    lines = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["far", "own", "all"],
+        ["scans made", "1", "1", "2"],
+        ["scans kept", "0", "1", "1"],
+        ["refused: too-small", "1", "0", "1"],
+        ["patients left: train", "1", "1", "1"],
+        ["patients left: validation", "0", "0", "0"],
+        ["patients left: test", "0", "1", "1"],
+    ]
 
 
 def test_a_missing_raw_folder_is_named(folders, raw):

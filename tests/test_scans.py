@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from sg.scans import Geometry, Refusal, digest, files_of, read_header, read_scan, stem_of, suffix_of
+from sg.scans import (
+    Geometry,
+    Refusal,
+    digest,
+    examine,
+    files_of,
+    format_of,
+    read_header,
+    read_scan,
+    stem_of,
+    suffix_of,
+)
 from tests.scan_files import (
     LIMITS,
     ORIGIN_MM,
@@ -248,14 +260,10 @@ def test_the_hash_is_over_the_header_and_then_its_data_file(tmp_path):
 
 
 def test_names_of_formats_are_told_in_any_case():
-    assert [suffix_of(Path(n)) for n in ("a.NII.GZ", "1.2.3.mhd", "b.nii", "c.mha", "d.nrrd")] == [
-        ".nii.gz",
-        ".mhd",
-        ".nii",
-        ".mha",
-        "",
-    ]
-    assert [stem_of(Path(n)) for n in ("x/a.NII.GZ", "1.2.3.mhd", "d.nrrd")] == ["a", "1.2.3", "d.nrrd"]
+    names = ["a.NII.GZ", "1.2.3.mhd", "b.nii", "c.mha", "d.nrrd", "e.hdr.gz", "f.dcm", "g.img"]
+    suffixes = [".nii.gz", ".mhd", ".nii", ".mha", ".nrrd", ".hdr.gz", "", ""]
+    assert [suffix_of(Path(name)) for name in names] == suffixes
+    assert [stem_of(Path(n)) for n in ("x/a.NII.GZ", "1.2.3.mhd", "f.dcm")] == ["a", "1.2.3", "f.dcm"]
 
 
 # ------------------------------------------------------------------------------------------------ damage
@@ -548,6 +556,59 @@ def test_absurd_spacing_and_scans_that_are_too_small_are_refused(tmp_path):
         write_itk(tmp_path / "b.mha", ct(shape=(15, 24, 20))), "too-small", "15 slices; at least 16"
     )
     check_refused(write_itk(tmp_path / "c.mha", ct(), spacing_mm=(4, 3, 3)), "too-small", "80 x 72 x 54 mm")
+
+
+# --------------------------------------------------------------------------------------- without voxels
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.mhd", "a.nrrd", "a.nhdr"])
+def test_examining_a_scan_tells_what_reading_it_tells(tmp_path, name):
+    path = write_itk(tmp_path / name, ct())
+    scan, seen = read_scan(path, tmp_path, LIMITS), examine(path, tmp_path, LIMITS)
+    assert (seen.geometry, seen.modality) == (scan.geometry, scan.modality)
+    assert (seen.low, seen.high, seen.bytes) == (ct().min(), ct().max(), 2 * ct().size)
+
+
+def test_examining_refuses_what_reading_refuses(tmp_path):
+    values = ct().astype(np.float32)
+    values[3, 4, 5] = np.nan
+    broken = write_nifti(tmp_path / "a.nii.gz", values)
+    flat = write_nifti(tmp_path / "b.nii", np.zeros(SHAPE, np.int16))
+    cut = write_nifti(tmp_path / "c.nii.gz", ct())
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for path in (broken, flat, cut):
+        with pytest.raises(Refusal) as caught:
+            examine(path, tmp_path, LIMITS)
+        assert str(caught.value) == str(refusal(path))
+
+
+def test_examining_a_scan_takes_little_memory_however_large_it_is(tmp_path):
+    path = write_nifti(tmp_path / "a.nii.gz", ct(shape=(120, 256, 256)))  # 16 MB
+    tracemalloc.start()
+    try:
+        examine(path, tmp_path, LIMITS)
+        assert tracemalloc.get_traced_memory()[1] < 2**22 * 3
+        tracemalloc.reset_peak()
+        read_scan(path, tmp_path, LIMITS)
+        assert tracemalloc.get_traced_memory()[1] > 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_scan_turns_to_float32_where_its_first_fraction_stands(tmp_path):
+    values = ct(shape=(40, 200, 200)).astype(np.float64)
+    values[39, 199, 199] = 0.5
+    values[0, 0, 0] = -3024
+    scan = read_scan(write_nifti(tmp_path / "a.nii.gz", values), tmp_path, LIMITS)
+    assert scan.array.dtype == np.float32
+    np.testing.assert_array_equal(scan.array, values)
+
+
+def test_the_format_is_that_of_the_suffix_or_dicom():
+    names = ["a.nii", "b.NII.GZ", "c.mha", "d.mhd", "e.nrrd", "f.nhdr", "g.hdr", "IM0001", "h.dcm"]
+    found = [format_of(Path(name)) for name in names]
+    assert found == ["NIfTI", "NIfTI", *["MetaImage"] * 2, *["NRRD"] * 2, "NIfTI", "DICOM", "DICOM"]
+    assert format_of((Path("h.dcm"), Path("i.dcm"))) == "DICOM"
 
 
 # ------------------------------------------------------------------------------------------- real scans

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sg.cohorts.folder import Listing, Refused, check_table, survey
+from sg.cohorts.folder import Listing, Refused, check_table, survey_without_dicom
 from sg.cohorts.records import Entry
 from sg.errors import InputError
 from sg.params import Source
@@ -20,7 +20,7 @@ from sg.scans import stem_of, suffix_of
 LIVER_SPLITS = {"train": range(100), "validation": range(100, 115), "test": range(115, 130)}
 
 
-def list_decathlon(raw: Path, source: Source) -> Listing:
+def list_decathlon(raw: Path, source: Source, workers: int) -> Listing:
     """The cases of dataset.json, labelled ones with their label map as truth, sorted by path.
 
     Test cases have no labels: they serve pre-training, or nothing. InputError where dataset.json cannot be understood.
@@ -30,7 +30,7 @@ def list_decathlon(raw: Path, source: Source) -> Listing:
     if where.exists():
         check_table(where, raw)
     training, test = _cases(where)
-    listing = survey(raw, folder)
+    listing = survey_without_dicom(raw, folder, "decathlon")
     there = {entry.path for entry in listing.entries}
     listing.entries = []
     for image, label in training:

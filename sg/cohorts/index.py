@@ -1,6 +1,7 @@
 """The index of a cohort: every scan with its patient, split, hash and findings, and what was set aside and why.
 
-Each scan is read in a process of its own, with limits of memory and time. No result depends on their number.
+Each scan is read in a process of its own, with limits of memory and time. No result depends on their number. Scans
+that show one patient under several names have one name here, so that no patient stands on two sides of a split.
 """
 
 from __future__ import annotations
@@ -8,11 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,25 @@ import numpy as np
 
 from sg import console
 from sg.cohorts.decathlon import list_decathlon
-from sg.cohorts.folder import TRUTH, Listing, inside, list_folder
+from sg.cohorts.folder import TRUTH, Listing, inside, list_folder, names
 from sg.cohorts.luna16 import list_luna16
-from sg.cohorts.records import Entry, FindingRow, QuarantineRow, ScanRow, write_rows
+from sg.cohorts.records import Entry, FileRow, FindingRow, QuarantineRow, ScanRow, TwinRow, write_rows
 from sg.errors import InputError
-from sg.isolated import bound_memory, each
+from sg.isolated import bound_memory, each, memory_for
 from sg.params import Cohort, Limits, Source
-from sg.scans import Geometry, Refusal, digest, files_of, read_header, read_scan, stem_of
+from sg.roles import RoleRow, decide_roles
+from sg.scans import Geometry, Place, Refusal, digest, files_of, read_header, read_scan, stem_of
 from sg.splits import SPLITS, Claim, Splits, decide
+from sg.twins import Likeness, Pair, find, likeness
 
-LAYOUTS: dict[str, Callable[[Path, Source], Listing]] = {
+LAYOUTS: dict[str, Callable[[Path, Source, int], Listing]] = {
     "folder": list_folder,
     "luna16": list_luna16,
     "decathlon": list_decathlon,
 }
 IDENTITY_DIGITS = 12
 PATIENT_BYTES = 64  # as artifacts store a patient's name
-
-# What reading one scan may take: of memory beyond its own size, and of time (2^31 voxels from a slow share)
-MEMORY_BYTES = 2**30
-SECONDS = 1800.0
+SECONDS = 1800.0  # that reading one scan may take: 2^31 voxels from a slow share
 WARNINGS_SHOWN = 10
 
 
@@ -53,6 +52,7 @@ class Measured:
     bytes: int
     sha256: str
     truth_sha256: str
+    likeness: Likeness
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,11 @@ class Index:
     """The tables of a cohort, ready to be written."""
 
     scans: list[ScanRow]
+    files: list[FileRow]
     findings: list[FindingRow]
     quarantine: list[QuarantineRow]
+    twins: list[TwinRow]
+    roles: list[RoleRow]
     summary: dict[str, Any]
     truths: dict[str, Path]  # scan -> file of what is known about a phantom
 
@@ -74,6 +77,7 @@ class _Item:
     entry: Entry
     measured: Measured | None = None
     refusal: Refusal | None = None
+    double_of: _Item | None = None  # the scan that this one is the same as
 
     @property
     def usable(self) -> bool:
@@ -82,6 +86,9 @@ class _Item:
     @property
     def scan(self) -> str:
         return self.measured.sha256[:IDENTITY_DIGITS] if self.measured else ""
+
+    def __str__(self) -> str:
+        return f"{_shown(self.entry.path)} of {self.source}"
 
 
 @dataclass
@@ -97,7 +104,9 @@ def build(settings: Cohort, seed: int, workers: int) -> Index:
     """
     raw = _raw(settings.raw)
     said = _Sayings()
-    listings = {name: _listing(raw, name, source, said) for name, source in sorted(settings.sources.items())}
+    listings = {
+        name: _listing(raw, name, source, workers, said) for name, source in sorted(settings.sources.items())
+    }
     items = [_Item(name, entry) for name, listing in listings.items() for entry in listing.entries]
     jobs = [(raw, item.entry, settings.limits) for item in items]
     answers = console.track(
@@ -112,6 +121,7 @@ def build(settings: Cohort, seed: int, workers: int) -> Index:
     quarantine = _quarantine(items, listings)
     if not any(item.usable for item in items):
         raise _nothing_usable(raw, quarantine)
+    twins, merged = _unite(items, settings.twin_correlation, said)
     try:
         splits = decide(_claims(items, settings.sources), settings.splits, seed)
     except InputError as error:
@@ -123,15 +133,21 @@ def build(settings: Cohort, seed: int, workers: int) -> Index:
     )
     findings = _findings(items, said)
     truths = _truths(raw, items, settings.sources)
-    summary = _summary(scans, findings, quarantine, listings, said)
-    return Index(scans, findings, quarantine, summary, truths)
+    summary = _summary(scans, findings, quarantine, listings, said) | {
+        "twins": len(twins),
+        "patients_merged": merged,
+    }
+    return Index(scans, _files(items), findings, quarantine, twins, decide_roles(scans), summary, truths)
 
 
 def write(index: Index, folder: Path) -> None:
-    """Write scans.csv, findings.csv, quarantine.csv, summary.json and truth/ into a folder."""
+    """Write the tables, summary.json and truth/ into a folder."""
     write_rows(folder / "scans.csv", ScanRow, index.scans)
+    write_rows(folder / "files.csv", FileRow, index.files)
     write_rows(folder / "findings.csv", FindingRow, index.findings)
     write_rows(folder / "quarantine.csv", QuarantineRow, index.quarantine)
+    write_rows(folder / "twins.csv", TwinRow, index.twins)
+    write_rows(folder / "roles.csv", RoleRow, index.roles)
     text = json.dumps(index.summary, indent=2, sort_keys=True, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     for scan, path in sorted(index.truths.items()):
@@ -140,17 +156,17 @@ def write(index: Index, folder: Path) -> None:
 
 
 def show(summary: dict[str, Any]) -> None:
-    """Say on the console what was read, what was refused by which rule, and how the patients are split."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("scans read", str(summary["scans"]))
-    for rule, count in summary["refused"].items():
-        table.add_row(f"refused: {rule}", str(count))
-    for split in SPLITS:
-        table.add_row(f"patients: {split}", str(summary["patients"][split]))
-    Console().print(table)
+    """Say on the console what was read, what was refused by which rule, the twins, and how the patients are split."""
+    parts = [*summary["by_source"].values(), summary]
+    rows = [("scans read", *(part["scans"] for part in parts))]
+    rows += [
+        (f"refused: {rule}", *(part["refused"].get(rule, 0) for part in parts)) for rule in summary["refused"]
+    ]
+    blank = [""] * (len(parts) - 1)
+    rows.append(("twins found: pairs of scans", *blank, summary["twins"]))
+    rows.append(("twins found: patients' names replaced", *blank, summary["patients_merged"]))
+    rows += [(f"patients: {split}", *(part["patients"][split] for part in parts)) for split in SPLITS]
+    console.counts(list(summary["by_source"]), rows)
     for warning in summary["warnings"][:WARNINGS_SHOWN]:
         console.warn(warning)
     if len(summary["warnings"]) > WARNINGS_SHOWN:
@@ -162,7 +178,8 @@ def sentence(summary: dict[str, Any]) -> str:
     patients = ", ".join(f"{summary['patients'][split]} {split}" for split in SPLITS)
     refused = summary["refused"]
     rules = f" ({', '.join(f'{rule} {count}' for rule, count in refused.items())})" if refused else ""
-    return f"{summary['scans']} scans, patients: {patients}; {sum(refused.values())} refused{rules}"
+    twins = f"; {summary['twins']} pairs of twins" if summary["twins"] else ""
+    return f"{summary['scans']} scans, patients: {patients}; {sum(refused.values())} refused{rules}{twins}"
 
 
 # ------------------------------------------------------------------------------------------ listing
@@ -178,14 +195,14 @@ def _raw(name: str) -> Path:
     return raw
 
 
-def _listing(raw: Path, name: str, source: Source, said: _Sayings) -> Listing:
+def _listing(raw: Path, name: str, source: Source, workers: int, said: _Sayings) -> Listing:
     """What a source lists, with the patients that its table names and without what is to be left out."""
     folder = inside(raw, source.path, f"cohort.sources.{name}.path")
     if not folder.is_dir():
         raise InputError(
             f"cohort.sources.{name}.path: must be a folder, got {source.path!r}, which is a file; correct it"
         )
-    listing = LAYOUTS[source.layout](raw, source)
+    listing = LAYOUTS[source.layout](raw, source, workers)
     lists = {Path(file) for file in (source.patients, source.leave_out) if file is not None}
     listing.refused = [refused for refused in listing.refused if refused.path not in lists]
     said.notes.extend(f"{name}: {note}" for note in listing.notes)
@@ -209,7 +226,7 @@ def _listing(raw: Path, name: str, source: Source, said: _Sayings) -> Listing:
 
 
 def _name_patients(raw: Path, name: str, source: Source, listing: Listing, said: _Sayings) -> None:
-    """Replace the patients of the entries that the source's table names, by path or series UID."""
+    """Replace the patients of the entries that the source's table names; of several lines the narrowest counts."""
     setting = f"cohort.sources.{name}.patients"
     path = inside(raw, source.patients, setting)
     patients: dict[str, str] = {}
@@ -222,7 +239,7 @@ def _name_patients(raw: Path, name: str, source: Source, listing: Listing, said:
             )
     used = set()
     for number, entry in enumerate(listing.entries):
-        known = [key for key in _names(entry, source) if key in patients]
+        known = [key for key in names(entry, source) if key in patients]
         used.update(known)
         if known:
             listing.entries[number] = replace(entry, patient=patients[known[0]])
@@ -231,7 +248,7 @@ def _name_patients(raw: Path, name: str, source: Source, listing: Listing, said:
 
 
 def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sayings) -> None:
-    """Drop the entries that the source's list names, by path or series UID; a line that names none is a warning."""
+    """Drop the entries that the source's list names; a line that names none is a warning."""
     path = inside(raw, source.leave_out, f"cohort.sources.{name}.leave_out")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -239,10 +256,10 @@ def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sa
         raise InputError(
             f"cohort.sources.{name}.leave_out: {path} must be a text file (UTF-8), one scan a line"
         ) from None
-    unwanted = {line.removeprefix("./") for line in lines if line and not line.startswith("#")}
+    unwanted = {_named(line) for line in lines if line and not line.startswith("#")}
     kept, used = [], set()
     for entry in listing.entries:
-        known = unwanted.intersection(_names(entry, source))
+        known = unwanted.intersection(names(entry, source))
         used |= known
         if not known:
             kept.append(entry)
@@ -254,10 +271,9 @@ def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sa
         said.warnings.append(f"{name}: {source.leave_out} names {line}, which matches no scan")
 
 
-def _names(entry: Entry, source: Source) -> list[str]:
-    """What a list may call a scan: its path from cohort.raw or from the source's folder, or its series UID."""
-    below = entry.path.relative_to(source.path)
-    return [str(entry.path), str(below), *([entry.series] if entry.series else [])]
+def _named(line: str) -> str:
+    """A path as `names` has it."""
+    return line.removeprefix("./").rstrip("/")
 
 
 def _two_columns(path: Path, setting: str) -> Iterator[tuple[int, tuple[str, str]]]:
@@ -269,8 +285,7 @@ def _two_columns(path: Path, setting: str) -> Iterator[tuple[int, tuple[str, str
                     f"{path}: must have the columns path and patient, got {reader.fieldnames} ({setting})"
                 )
             for row in reader:
-                key = (row["path"] or "").strip().removeprefix("./")
-                yield reader.line_num, (key, (row["patient"] or "").strip())
+                yield reader.line_num, (_named((row["path"] or "").strip()), (row["patient"] or "").strip())
     except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
         raise InputError(
             f"{path}: must be a CSV file of UTF-8 text ({error}); save it as such ({setting})"
@@ -291,20 +306,27 @@ def _short(patient: str) -> str:
 
 def measure(raw: Path, entry: Entry, limits: Limits) -> Measured:
     """Hash a scan and its label map and read both, in that order. Raises Refusal."""
-    files = files_of(raw / entry.path, raw)
+    place = _absolute(raw, entry)
+    files = files_of(place, raw)
     label_files = _label_files(raw, entry)
     before = _state(files + label_files)
     sha256, size = digest(files)
-    scan = read_scan(raw / entry.path, raw, limits)
+    scan = read_scan(place, raw, limits)
+    geometry, modality, alike = scan.geometry, scan.modality, likeness(scan.array, scan.geometry)
+    del scan
     truth_sha256 = ""
     if entry.truth is not None:
         truth_sha256, _ = digest(label_files)
-        _check_labels(raw / entry.truth, raw, scan.geometry)
+        _check_labels(raw / entry.truth, raw, geometry)
     if _state(files + label_files) != before:
         raise Refusal(
             "changed", "The file changed while it was being read; run again when nothing writes to it."
         )
-    return Measured(scan.geometry, scan.modality, size, sha256, truth_sha256)
+    return Measured(geometry, modality, size, sha256, truth_sha256, alike)
+
+
+def _absolute(raw: Path, entry: Entry) -> Place:
+    return tuple(raw / file for file in entry.files) or raw / entry.path
 
 
 def _label_files(raw: Path, entry: Entry) -> tuple[Path, ...]:
@@ -341,16 +363,14 @@ def _state(files: Sequence[Path]) -> list[tuple[int, int]]:
 
 def _measure_bounded(raw: Path, entry: Entry, limits: Limits) -> Measured:
     """The same within the memory that the sizes in the headers explain."""
-    need = MEMORY_BYTES
-    for path, allowed in ((entry.path, limits), (entry.truth, None)):
-        if path is not None:
-            try:
-                header = read_header(raw / path, raw, allowed)
-            except Refusal as refusal:
-                raise (refusal if path == entry.path else _of_labels(refusal)) from None
-            # as stored, and in the end as int16 or float32
-            need += header.bytes + 4 * math.prod(header.geometry.size)
-    bound_memory(need)
+    bound_memory(memory_for(0))
+    declared = read_header(_absolute(raw, entry), raw, limits).bytes
+    if entry.truth is not None:
+        try:
+            declared += read_header(raw / entry.truth, raw, None).bytes
+        except Refusal as refusal:
+            raise _of_labels(refusal) from None
+    bound_memory(memory_for(declared))
     return measure(raw, entry, limits)
 
 
@@ -369,15 +389,13 @@ def _set_doubles_aside(items: Sequence[_Item], sources: Mapping[str, Source], sa
             (None, ""),
         )
         if first is not None:
-            item.refusal = Refusal(
-                "duplicate",
-                f"This is the same scan as {_shown(first.entry.path)} of {first.source} (equal {what}).",
-            )
+            item.double_of = first
+            item.refusal = Refusal("duplicate", f"This is the same scan as {first} (equal {what}).")
             lost = sorted(set(_uses(item, sources)) - set(_uses(first, sources)))
             if lost:
                 said.warnings.append(
-                    f"{item.source}: {_shown(item.entry.path)} is {_shown(first.entry.path)} of {first.source}, "
-                    f"which does not serve {', '.join(lost)}; add that to the use of {first.source} if it should"
+                    f"{item.source}: {_shown(item.entry.path)} is {first}, which does not serve {', '.join(lost)}; add "
+                    f"that to the use of {first.source} if it should"
                 )
             continue
         seen |= dict.fromkeys(_same(item), item)
@@ -391,6 +409,59 @@ def _same(item: _Item) -> dict[str, str]:
     """What two files of one scan share, and how to call it."""
     same = {f"series {item.entry.series}": "series UID"} if item.entry.series else {}
     return same | ({f"content {item.measured.sha256}": "content"} if item.measured else {})
+
+
+def _unite(items: Sequence[_Item], correlation: float, said: _Sayings) -> tuple[list[TwinRow], int]:
+    """Give scans that show one patient one name, the first; the pairs of twins, and how many names are no more."""
+    usable = [item for item in items if item.usable]
+    pairs = find([item.measured.likeness for item in usable], correlation)
+    twins = [(usable[pair.first], usable[pair.second], pair) for pair in pairs]
+    doubles = [(item.double_of, item) for item in items if item.double_of is not None]
+    before = {item.entry.patient for item in usable}
+    names = _joined(
+        before, [(a.entry.patient, b.entry.patient) for a, b in [*(twin[:2] for twin in twins), *doubles]]
+    )
+    rows = []
+    for first, second, pair in twins:
+        had = [first.entry.patient, second.entry.patient]
+        called = " and ".join(had) if had[0] != had[1] else ""
+        rows.append(
+            TwinRow(first.scan, second.scan, pair.by, round(pair.correlation, 6), names[had[0]], called)
+        )
+        if called:
+            said.warnings.append(
+                f"{first} (patient {had[0]}) and {second} (patient {had[1]}) show one patient: {_why(pair)}; both are "
+                f"called {names[had[0]]} now"
+            )
+    for first, second in doubles:
+        had = [first.entry.patient, second.entry.patient]
+        if had[1] in before and had[0] != had[1]:
+            said.warnings.append(
+                f"{first} (patient {had[0]}) and {second} (patient {had[1]}) are the same scan; both patients are called "
+                f"{names[had[0]]} now"
+            )
+    for item in items:
+        item.entry = replace(item.entry, patient=names.get(item.entry.patient, item.entry.patient))
+    return rows, len(before) - len({item.entry.patient for item in usable})
+
+
+def _why(pair: Pair) -> str:
+    return (
+        "their voxels are equal"
+        if pair.by == "voxels"
+        else f"their thumbnails correlate at {pair.correlation:.4f}"
+    )
+
+
+def _joined(kept: Collection[str], links: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """For every name the first of those kept that links lead to, directly or over others."""
+    groups = {name: {name} for name in kept}
+    for one, other in links:
+        mine, theirs = groups.setdefault(one, {one}), groups.setdefault(other, {other})
+        if mine is not theirs:
+            groups |= dict.fromkeys(theirs, mine)
+            mine |= theirs
+    return {name: min(group.intersection(kept)) for name, group in groups.items()}
 
 
 def _uses(item: _Item, sources: Mapping[str, Source]) -> tuple[str, ...]:
@@ -426,6 +497,7 @@ def _row(item: _Item, sources: Mapping[str, Source], splits: Splits) -> ScanRow:
         use=_uses(item, sources),
         split=splits.of[entry.patient],
         path=str(entry.path),
+        series=entry.series or "",
         truth="" if entry.truth is None else str(entry.truth),
         modality=measured.modality,
         size=measured.geometry.size,
@@ -435,6 +507,12 @@ def _row(item: _Item, sources: Mapping[str, Source], splits: Splits) -> ScanRow:
         sha256=measured.sha256,
         truth_sha256=measured.truth_sha256,
     )
+
+
+def _files(items: Sequence[_Item]) -> list[FileRow]:
+    """The files of the usable scans that are DICOM series, by scan, each in the order of hashing."""
+    rows = [FileRow(item.scan, str(file)) for item in items if item.usable for file in item.entry.files]
+    return sorted(rows, key=lambda row: row.scan)
 
 
 def _findings(items: Sequence[_Item], said: _Sayings) -> list[FindingRow]:
@@ -465,12 +543,12 @@ def _findings(items: Sequence[_Item], said: _Sayings) -> list[FindingRow]:
 
 def _quarantine(items: Sequence[_Item], listings: Mapping[str, Listing]) -> list[QuarantineRow]:
     rows = [
-        QuarantineRow(_shown(refused.path), name, refused.rule, refused.reason)
+        QuarantineRow(_shown(refused.path), name, refused.rule, refused.reason, "")
         for name, listing in listings.items()
         for refused in listing.refused
     ]
     rows += [
-        QuarantineRow(_shown(item.entry.path), item.source, item.refusal.rule, item.refusal.reason)
+        QuarantineRow(_shown(item.entry.path), item.source, item.refusal.rule, item.refusal.reason, item.scan)
         for item in items
         if item.refusal is not None
     ]

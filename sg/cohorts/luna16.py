@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sg.cohorts.folder import Listing, check_table, survey
+from sg.cohorts.folder import Listing, check_table, survey_without_dicom
 from sg.cohorts.records import Mark
 from sg.errors import InputError
 from sg.params import Source
@@ -23,12 +23,12 @@ CANDIDATES = ("candidates_V2.csv", "candidates.csv")  # the first that is there
 TABLE_FOLDERS = (".", "CSVFILES", "evaluationScript/annotations")  # where the archives' tables end up
 
 
-def list_luna16(raw: Path, source: Source) -> Listing:
+def list_luna16(raw: Path, source: Source, workers: int) -> Listing:
     """The scans of the subset folders with their split and marks; scans elsewhere (lung masks) are only counted.
 
     Missing tables are a warning, malformed ones an InputError.
     """
-    listing = survey(raw, Path(source.path))
+    listing = survey_without_dicom(raw, Path(source.path), "luna16")
     marks, tables = _marks(raw, raw / source.path, listing)
     entries, elsewhere = [], 0
     for entry in listing.entries:

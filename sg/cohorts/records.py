@@ -1,4 +1,4 @@
-"""What every layout yields, and the tables of a cohort: scans.csv, findings.csv, quarantine.csv.
+"""What every layout yields, and the tables of a cohort: scans.csv, files.csv, findings.csv, quarantine.csv, twins.csv.
 
 Positions in mm are (x, y, z) in LPS; sizes and spacings are (x, y, z).
 """
@@ -31,12 +31,18 @@ class Mark:
 class Entry:
     """A scan as a layout lists it, not read yet. Paths are relative to `cohort.raw`."""
 
-    path: Path
+    path: Path  # the file; of a DICOM series the folder that holds all its files
     patient: str
     split: str | None  # the data set's own: train, validation, test; None where it has none
-    series: str | None  # SeriesInstanceUID, where the layout names it
+    series: str | None  # SeriesInstanceUID, where the files or the layout name it
     truth: Path | None  # label map on the scan's grid
     marks: tuple[Mark, ...] = ()
+    files: tuple[Path, ...] = ()  # of a DICOM series, in the order of SOPInstanceUID; else empty
+
+    @property
+    def place(self) -> Path | tuple[Path, ...]:
+        """What to read, relative to `cohort.raw`: the file, or the files of a DICOM series."""
+        return self.files or self.path
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class ScanRow:
     layout: str
     use: tuple[str, ...]  # pretrain and/or tasks
     split: str  # train, validation, test
-    path: str  # relative to cohort.raw
+    path: str  # relative to cohort.raw; of a DICOM series its folder, the files are in files.csv
+    series: str  # SeriesInstanceUID; empty where there is none
     truth: str  # relative to cohort.raw; empty where there is none
     modality: str  # CT
     size: tuple[int, int, int]  # voxels (x, y, z) as stored
@@ -80,6 +87,27 @@ class QuarantineRow:
     source: str
     rule: str
     reason: str
+    scan: str  # empty where the content was not read
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A row of files.csv: one file of a scan that is a DICOM series, in the order of hashing."""
+
+    scan: str
+    file: str  # relative to cohort.raw
+
+
+@dataclass(frozen=True)
+class TwinRow:
+    """A row of twins.csv: two scans that show one patient, whatever they are called."""
+
+    scan: str
+    twin: str
+    by: str  # voxels: equal on the axes of LPS; thumbnail: alike
+    correlation: float  # of their thumbnails; 1 where the voxels are equal
+    patient: str  # that both have now
+    patients: str  # that they had, where these differ: A and B
 
 
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:

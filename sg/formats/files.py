@@ -7,9 +7,11 @@ is asked for comes whole or is refused, and a compressed stream is read to its e
 from __future__ import annotations
 
 import stat
-import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+# Inflates 1.4 to 2.3 times as fast as zlib, and looks at the same checksums
+from isal import isal_zlib
 
 CHUNK = 1 << 20
 DEFLATE_RATIO_MAX = 1032  # deflate cannot make more bytes out of one (zlib's technical notes)
@@ -147,7 +149,7 @@ class Inflating(Stream):
             given = self._pending or self._file.read(CHUNK)
             try:
                 piece = self._inflate.decompress(given, limit)
-            except zlib.error as error:
+            except isal_zlib.error as error:
                 raise self._damage(str(error)) from None
             self._pending = self._inflate.unconsumed_tail
             if piece:
@@ -174,7 +176,7 @@ class Inflating(Stream):
         return False
 
     def _damage(self, text: str) -> Refusal:
-        if "data check" in text or "length check" in text:
+        if "checksum" in text:
             return Refusal(
                 "checksum",
                 f"The checksum of the compressed file {self._name} is wrong, so its content has changed since it was "
@@ -185,5 +187,5 @@ class Inflating(Stream):
         )
 
 
-def _inflater() -> zlib._Decompress:
-    return zlib.decompressobj(47)  # gzip or zlib, told apart by the first bytes
+def _inflater() -> Any:
+    return isal_zlib.decompressobj(47)  # gzip or zlib, told apart by the first bytes

@@ -13,6 +13,8 @@ import numpy as np
 
 from sg.formats.files import Refusal
 
+# How far a tilted gantry may slant the slices: the least sine of the angle between an axis and the plane of the others
+SLANT_MIN = 0.7
 # How far axes may be from right angles: 1e-3 is half a millimetre over 500 mm, more than rounding explains
 ANGLE_TOLERANCE = 1e-3
 # How far apart two grids may be that are taken for the same, in voxels
@@ -21,7 +23,10 @@ PLACE_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of an array (z, y, x) lie. All parts are in the order x, y, z of the stored axes."""
+    """Where the voxels of an array (z, y, x) lie. All parts are in the order x, y, z of the stored axes.
+
+    The axes are at right angles, but for scans made with a tilted gantry, whose slices are shifted against each other.
+    """
 
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -92,14 +97,20 @@ class Header:
         return prod(self.geometry.size) * self.dtype.itemsize
 
 
-def grid(size: Sequence[int], affine: np.ndarray) -> Geometry:
-    """Geometry of a 4 x 4 matrix from voxel indices (x, y, z) to LPS. Refusal where it is no right-angled grid."""
+def grid(size: Sequence[int], affine: np.ndarray, sheared: bool = False) -> Geometry:
+    """Geometry of a 4 x 4 matrix from voxel indices (x, y, z) to LPS.
+
+    Refusal where it is no right-angled grid; if it may be `sheared`, where its axes nearly lie in one plane.
+    """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not np.isfinite(spacing).all():
         raise Refusal("header", "The header's position of the patient holds values that are not numbers.")
     check_spacing(spacing)
     direction = affine[:3, :3] / spacing
-    check_direction(direction)
+    if sheared:
+        _check_slant(direction)
+    else:
+        check_direction(direction)
     return Geometry(
         tuple(int(n) for n in size),
         tuple(float(v) for v in spacing),
@@ -123,6 +134,17 @@ def check_direction(direction: np.ndarray) -> None:
             "header",
             f"The scan's axes are not at right angles or not of length 1 (off by {off:.2g}), as with a tilted gantry; "
             "straighten the scan first.",
+        )
+
+
+def _check_slant(direction: np.ndarray) -> None:
+    """Refuse a 3 x 3 matrix of unit columns that span hardly any volume."""
+    slant = abs(np.linalg.det(direction))
+    if not slant >= SLANT_MIN:
+        raise Refusal(
+            "header",
+            f"The slices are shifted against each other more than any tilted gantry does (by an angle of "
+            f"{np.degrees(np.arccos(min(1.0, slant))):.0f} degrees).",
         )
 
 

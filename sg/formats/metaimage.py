@@ -13,9 +13,9 @@ import numpy as np
 
 from sg.formats.files import AGAIN, Refusal, check_file
 from sg.formats.headers import Geometry, Header, by, check_spacing, grid
+from sg.formats.text import HEADER_MAX, check_text, named_file, numbers
 
 SUFFIXES = (".mha", ".mhd")
-HEADER_MAX = 1 << 20  # bytes
 # MET_LONG and MET_ULONG are left out: their width depends on the machine that wrote them
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -53,6 +53,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
     last = re.search(rb"^[ \t]*ElementDataFile[ \t]*[=:][^\n]*(\n|\Z)", text, re.MULTILINE)
     if last is None:
         raise Refusal("truncated", f"The header ends before it says where the voxels are; {AGAIN}.")
+    check_text(text[: last.end()])
     fields: Fields = {}
     for line in text[: last.end()].decode("latin-1").split("\n"):
         if not line.strip():
@@ -87,8 +88,11 @@ def _dtype(fields: Fields) -> np.dtype:
     modality = fields.get("Modality", "MET_MOD_CT")
     if modality not in ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"):
         raise Refusal("not-ct", f"The header says that this is not a CT ({modality[:40]}).")
-    big = _flag(fields, _only(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
-    return np.dtype(TYPES[kind]).newbyteorder(">" if big else "<")
+    dtype = np.dtype(TYPES[kind])
+    order = _only(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+    if order not in fields and dtype.itemsize > 1:
+        raise Refusal("header", f"The header does not give the order of the bytes of a voxel ({order}).")
+    return dtype.newbyteorder(">" if _flag(fields, order) else "<")
 
 
 def _geometry(fields: Fields) -> Geometry:
@@ -111,12 +115,19 @@ def _geometry(fields: Fields) -> Geometry:
         raise Refusal("spacing", "The header does not give the voxel spacing (ElementSpacing).")
     spacing = np.array(_numbers(fields, named, n)[:3])
     check_spacing(spacing)
-    zero, identity = " ".join(["0"] * n), " ".join(f"{v:g}" for v in np.eye(n).ravel())
-    matrix = _numbers(fields, _only(fields, "TransformMatrix", "Rotation", "Orientation"), n * n, identity)
+    axes_field = _only(fields, "TransformMatrix", "Rotation", "Orientation")
+    origin_field = _only(fields, "Offset", "Position", "Origin")
+    for field in (axes_field, origin_field):
+        if field not in fields:
+            raise Refusal(
+                "header",
+                f"The header does not say how the patient lies (it has no {field}), so left and right cannot be told.",
+            )
+    matrix = _numbers(fields, axes_field, n * n)
     affine = np.eye(4)
     # A row of the file is the direction of one axis, which is a column of the matrix
     affine[:3, :3] = np.reshape(matrix, (n, n))[:3, :3].T * spacing
-    affine[:3, 3] = _numbers(fields, _only(fields, "Offset", "Position", "Origin"), n, zero)[:3]
+    affine[:3, 3] = _numbers(fields, origin_field, n)[:3]
     geometry = grid([int(size) for size in sizes[:3]], affine)
     difference = np.abs(np.divide(geometry.spacing_mm, spacing) - 1).max()
     if difference > 1e-3:
@@ -130,14 +141,7 @@ def _data_file(path: Path, fields: Fields) -> Path | None:
         return None
     if not name or name.split()[0] == "LIST" or "%" in name:
         raise Refusal("format", "The voxels are spread over several files; write the scan into one.")
-    if "\0" in name or "\\" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise Refusal(
-            "outside-folder", f"The header names the data file {name[:120]!r}, outside its own folder."
-        )
-    try:
-        return path.parent / name.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        return path.parent / name
+    return named_file(path, name)
 
 
 def _skipped(fields: Fields, compressed: bool) -> int:
@@ -176,15 +180,11 @@ def _numbers(fields: Fields, key: str, count: int, default: str | None = None) -
     text = fields.get(key, default)
     if text is None:
         raise Refusal("header", f"The header does not give {key}.")
-    words = text.split()
-    try:
-        numbers = [float(word) for word in words if re.fullmatch(r"[-+.0-9eE]+", word)]
-    except ValueError:
-        numbers = []
-    if len(words) != count or len(numbers) != count or not np.isfinite(numbers).all():
+    values = numbers(text.split())
+    if len(values) != count:
         wanted = "a number" if count == 1 else f"{count} numbers"
         raise Refusal("header", f"The header must give {key} as {wanted}, it says {text[:60]!r}.")
-    return numbers
+    return values
 
 
 def _flag(fields: Fields, key: str, default: str = "False") -> bool:

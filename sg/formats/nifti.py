@@ -1,20 +1,24 @@
-"""Headers of NIfTI-1 and NIfTI-2 files in one piece (.nii, .nii.gz).
+"""Headers of NIfTI-1 and NIfTI-2: files in one piece (.nii, .nii.gz), and pairs of a header (.hdr) and voxels (.img).
 
-Source: nifti1.h and nifti2.h of the NIfTI Data Format Working Group. NIfTI's world is RAS; here it is LPS.
+Source: nifti1.h and nifti2.h of the NIfTI Data Format Working Group. NIfTI's world is RAS; here it is LPS. Contents,
+not names, decide whether a file is compressed; a pair's files may be compressed one by one.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from sg.formats.files import Inflating, Refusal, Stream
+from sg.formats.files import CHUNK, GZIP, Inflating, Refusal, Stream, check_file
 from sg.formats.headers import Geometry, Header, by, check_spacing, grid
 
-SUFFIXES = (".nii.gz", ".nii")
+PAIR_SUFFIXES = (".hdr.gz", ".hdr")
+SUFFIXES = (".nii.gz", ".nii", *PAIR_SUFFIXES)
+VOXEL_SUFFIXES = (".img", ".img.gz")
 TYPES = {
     2: "u1",
     4: "i2",
@@ -34,20 +38,56 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0, 1.0])
 NiftiHeader = nib.Nifti1Header | nib.Nifti2Header
 
 
-def read_header(path: Path, stream: Stream) -> Header:
-    """The header at the beginning of the stream, which then stands behind it. Raises Refusal."""
-    header, order, length = _raw_header(stream)
-    offset = float(header["vox_offset"])
-    if not (offset.is_integer() and length + 4 <= offset <= length + EXTENSIONS_MAX):
-        raise Refusal("header", f"The header says that the voxels begin at byte {offset:g}, which cannot be.")
+def read_header(path: Path, root: Path) -> Header:
+    """The header, whose data file, if it is one of a pair, is there and inside the folder. Raises Refusal."""
+    data = data_file(path)
+    with open(path, "rb", buffering=0) as file:
+        stream = (_CompressedHeader if _is_compressed(path) else Stream)(file, path.name)
+        header, order, length = _raw_header(stream, paired=data is not None)
+        if data is not None and isinstance(stream, _CompressedHeader):
+            stream.read_out()
     dtype = _dtype(header, order)
     slope, intercept = _scaling(header)
     geometry = _geometry(header, _size(header))
-    compressed = isinstance(stream, Inflating)
-    return Header(geometry, "CT", path, 0, int(offset), compressed, dtype, slope, intercept)
+    offset, least = float(header["vox_offset"]), 0 if data else length + 4
+    if not (offset.is_integer() and least <= offset <= length + EXTENSIONS_MAX):
+        raise Refusal("header", f"The header says that the voxels begin at byte {offset:g}, which cannot be.")
+    if data is not None:
+        check_file(data, root, path)
+    voxels = data or path
+    return Header(geometry, "CT", voxels, 0, int(offset), _is_compressed(voxels), dtype, slope, intercept)
 
 
-def _raw_header(stream: Stream) -> tuple[NiftiHeader, str, int]:
+def data_file(path: Path) -> Path | None:
+    """The file of the voxels that belongs to the header of a pair; None for a file in one piece. Raises Refusal."""
+    suffix = next((suffix for suffix in PAIR_SUFFIXES if path.name.lower().endswith(suffix)), "")
+    if not suffix:
+        return None
+    stem, upper = path.name[: -len(suffix)], path.name[-len(suffix) :].isupper()
+    names = [stem + (voxels.upper() if upper else voxels) for voxels in VOXEL_SUFFIXES]
+    there = [path.with_name(name) for name in names if os.path.lexists(path.with_name(name))]
+    if len(there) > 1:
+        raise Refusal(
+            "header", f"Two files could hold the voxels, {' and '.join(names)}; take away the wrong one."
+        )
+    return there[0] if there else path.with_name(names[0])
+
+
+def _is_compressed(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == GZIP
+
+
+class _CompressedHeader(Inflating):
+    def read_out(self) -> None:
+        """Read on through the extensions to the end of the stream, where its checksum is."""
+        while piece := self._next(CHUNK):
+            self.position += len(piece)
+            if self.position > EXTENSIONS_MAX:
+                raise Refusal("surplus", f"The header {self._name} holds more than {EXTENSIONS_MAX:,} bytes.")
+
+
+def _raw_header(stream: Stream, paired: bool) -> tuple[NiftiHeader, str, int]:
     """nibabel's view of the header, unchecked; its byte order and its length."""
     first = stream.take(4)
     lengths = {order: struct.unpack(f"{order}i", first)[0] for order in "<>"}
@@ -56,10 +96,19 @@ def _raw_header(stream: Stream) -> tuple[NiftiHeader, str, int]:
         raise Refusal("format", "The file is named as NIfTI but does not begin as one.")
     kind = nib.Nifti1Header if lengths[order] == 348 else nib.Nifti2Header
     header = kind(first + stream.take(lengths[order] - 4), endianness=order, check=False)
-    if header["magic"].tobytes().rstrip(b"\0") != kind.single_magic.rstrip(b"\0"):
+    magic = header["magic"].tobytes().rstrip(b"\0")
+    if magic not in (kind.pair_magic.rstrip(b"\0"), kind.single_magic.rstrip(b"\0")):
         raise Refusal(
             "format",
-            "This is not a NIfTI file in one piece (.nii, .nii.gz); pairs of .hdr and .img are not read.",
+            "The header has no mark of NIfTI, as those of Analyze 7.5, which do not say how the patient lies; write the "
+            "scan anew as NIfTI from its source.",
+        )
+    if (magic == kind.pair_magic.rstrip(b"\0")) != paired:
+        raise Refusal(
+            "format",
+            "The header says that its voxels follow it in the same file; name the file .nii."
+            if paired
+            else "The header says that its voxels are in another file; only pairs of .hdr and .img are read so.",
         )
     return header, order, lengths[order]
 
@@ -136,10 +185,17 @@ def _affines(header: NiftiHeader) -> list[np.ndarray]:
     """The matrices to LPS that the header declares valid, the sform first."""
     affines = []
     if int(header["sform_code"]) > 0:
+        _check_finite(header, "srow_x", "srow_y", "srow_z")
         affines.append(header.get_sform())
     if int(header["qform_code"]) > 0:
+        _check_finite(header, "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
         try:
             affines.append(header.get_qform())
         except (ValueError, nib.spatialimages.HeaderDataError):
             raise Refusal("header", "The header's rotation of the scan (qform) is not a rotation.") from None
     return [RAS_TO_LPS[:, None] * affine for affine in affines]
+
+
+def _check_finite(header: NiftiHeader, *fields: str) -> None:
+    if not all(np.isfinite(header[field]).all() for field in fields):
+        raise Refusal("header", "The header's position of the patient holds values that are not numbers.")

@@ -2,7 +2,8 @@
 
     write_page(run.output(paths.REPORT) / "index.html", Path("."), study, versions(), commit(Path(".")))
 
-Equal artifacts and parameters give equal bytes. Names and sentences come from data sets and are escaped.
+Equal artifacts and parameters give equal bytes. Names and sentences come from data sets: they are escaped, and
+control characters in them are spelled out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sg.params import Params
-from sg.report import discovery, learning, material, tables
+from sg.report import discovery, learning, material, refusals, tables
 from sg.report.provenance import as_yaml
 
 HERE = Path(__file__).parent
@@ -61,6 +62,7 @@ def render(values: dict[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: tables.visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "percent": tables.percent,
@@ -69,6 +71,8 @@ def render(values: dict[str, Any]) -> str:
         "many": tables.many,
         "short": tables.short,
         "plain": tables.number_in_words,
+        "correlation": tables.correlation,
+        "meaning": lambda rule: refusals.MEANINGS.get(rule, "–"),
     }
     css = (HERE / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(css=Markup(css), **values)

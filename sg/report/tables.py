@@ -5,11 +5,31 @@ from __future__ import annotations
 import csv
 import json
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What of a kind there is: in each source, in the order of the columns, and in all."""
+
+    kind: str
+    counts: tuple[int, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """A table of counts: its columns (sources; none where one source alone has any), its rows, most first."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Tally, ...]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -66,6 +86,11 @@ def figure(value: float) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3g}".replace("-", "−")
 
 
+def correlation(value: float) -> str:
+    """A correlation near 1 with four decimals, rounded down, so that 1 is said of equal pictures alone."""
+    return "–" if math.isnan(value) else f"{math.floor(value * 10_000 + 1e-6) / 10_000:.4f}".replace("-", "−")
+
+
 def short(name: str, most: int = 14) -> str:
     """The end of a long name: series UIDs, which many patients are called by, differ there."""
     return name if len(name) <= most else "…" + name[1 - most :].lstrip(".")
@@ -89,6 +114,26 @@ def said(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.5g}".replace("-", "−") if isinstance(value, float) else str(value)
+
+
+def visible(value: str) -> str:
+    """A text with its control characters spelled out: they could hide, or turn round, what stands beside them."""
+    if value.isprintable():
+        return value
+    return "".join(
+        c if c == "\n" or c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in value
+    )
+
+
+def tally(cells: Counter[tuple[str, str]], sources: Sequence[str]) -> Tallies:
+    """A table of what was counted by (source, kind); its columns are those of the sources that have any."""
+    here = {source for source, _ in cells}
+    columns = (*(name for name in sources if name in here), *sorted(here.difference(sources)))
+    rows = []
+    for kind in sorted({kind for _, kind in cells}):
+        counts = tuple(cells[source, kind] for source in columns)
+        rows.append(Tally(kind, counts if len(columns) > 1 else (), sum(counts)))
+    return Tallies(columns if len(columns) > 1 else (), tuple(sorted(rows, key=lambda row: -row.total)))
 
 
 def many(count: int, one: str, more: str | None = None) -> str:

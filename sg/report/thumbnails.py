@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sg import paths
 from sg.errors import InputError
 from sg.report.pictures import Picture, axial, coronal, picture
@@ -22,6 +24,22 @@ class Thumbnails:
 
     def pictures(self, scan: str) -> tuple[Picture, Picture]:
         """The middle coronal and the middle axial slice of a scan, in the proportions of the body."""
+        volume, (z_mm, y_mm, x_mm) = self._volume(scan)
+        who = f"patient {self.patients[scan]}"
+        return (
+            picture(coronal(volume), (z_mm, x_mm), f"middle coronal slice of {who}"),
+            picture(axial(volume), (y_mm, x_mm), f"middle axial slice of {who}"),
+        )
+
+    def coronal_picture(self, scan: str) -> Picture:
+        """The first of the two alone."""
+        volume, (z_mm, _, x_mm) = self._volume(scan)
+        return picture(
+            coronal(volume), (z_mm, x_mm), f"middle coronal slice of patient {self.patients[scan]}"
+        )
+
+    def _volume(self, scan: str) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """A thumbnail (z, y, x) and the size of its voxels (z, y, x), mm."""
         if scan not in self.rows:
             raise InputError(
                 f"{self.root / paths.THUMBNAILS}: there is no scan {scan}; run `dvc repro` to make it again"
@@ -32,11 +50,7 @@ class Thumbnails:
         z_mm, y_mm, x_mm = (
             extent / side for extent, side in zip(extent_mm(self.root, scan), volume.shape, strict=True)
         )
-        who = f"patient {self.patients[scan]}"
-        return (
-            picture(coronal(volume), (z_mm, x_mm), f"middle coronal slice of {who}"),
-            picture(axial(volume), (y_mm, x_mm), f"middle axial slice of {who}"),
-        )
+        return volume, (z_mm, y_mm, x_mm)
 
 
 def read_thumbnails(root: Path) -> Thumbnails:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sg import logs
 from sg.cohorts.records import FindingRow, ScanRow
 from sg.errors import InputError
 from sg.params import NoduleTarget
 from sg.randomness import generator
 from sg.resampled import Resampled, read_resampled
+from sg.roles import TASK_ROLES
 from sg.storage import create_h5, fixed_texts, write_array
 from sg.targets.taskfile import PATCH_OF_CLASSIFICATION, Appended, write_facts, write_head
 
@@ -62,6 +64,7 @@ def write_nodules(
         for scan in scans:
             if not kept[scan.scan]:
                 continue
+            logs.opened(scan.scan, TASK_ROLES[scan.split], task)
             resampled = read_resampled(folder / f"{scan.scan}.h5")
             hu = (resampled.hu_min, resampled.hu_max)
             cut = cut_candidates(resampled, scan, kept[scan.scan], recipe.patch_size)

@@ -9,11 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from sg import logs
 from sg.cohorts.records import ScanRow
 from sg.errors import InputError
 from sg.params import SegmentationTarget
 from sg.randomness import generator
 from sg.resampled import Resampled, read_resampled
+from sg.roles import TASK_ROLES
 from sg.storage import create_h5, fixed_texts, write_array
 from sg.targets.taskfile import (
     PATCH_OF_SEGMENTATION,
@@ -83,6 +85,7 @@ def write_segmentation(
         masks = Appended(file, "masks", recipe.patch_size, "u1")
         volumes = file.create_group("volumes")
         for scan in scans:
+            logs.opened(scan.scan, TASK_ROLES[scan.split], task)
             resampled = read_resampled(folder / f"{scan.scan}.h5", labels=True)
             mask = _mask(resampled, scan, recipe, folder)
             histograms = histograms or _empty(resampled)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
-from sg.cohorts.records import FindingRow, ScanRow, of_use
+from sg.cohorts.records import FindingRow, ScanRow
 from sg.errors import InputError
 from sg.params import NoduleTarget, SegmentationTarget
 from sg.resampled import resampled_scans
@@ -18,24 +17,22 @@ def write_task(
     path: Path,
     task: str,
     recipe: NoduleTarget | SegmentationTarget,
-    scans: Sequence[ScanRow],
+    serving: Sequence[ScanRow],
     findings: Sequence[FindingRow],
     folder: Path,
     seed: int,
 ) -> tuple[str, list[str]]:
     """Write the file of a task; a line of facts, and the warnings, which stand in the file too.
 
-    `scans` and `findings` are all of the cohort, `folder` is that of the resampled scans. InputError if no usable
-    scan serves the task, or a patient stands in two splits.
+    `serving` are the scans that serve the task and whose patients have a role in it, `findings` all of the cohort's,
+    `folder` is that of the resampled scans. InputError if no scan is usable.
     """
-    serving = of_use(scans, task)
     usable = resampled_scans(serving, folder)
     if not usable:
         raise InputError(
             f"cohort.sources: no usable scan serves the task {task} ({len(serving)} name it in their `use`, and of these "
             f"{len(serving) - len(usable)} were set aside on resampling); name it in the `use` of a source that holds some"
         )
-    check_disjoint(usable)
     warnings = []
     if len(usable) < len(serving):
         warnings.append(
@@ -45,17 +42,3 @@ def write_task(
     if isinstance(recipe, NoduleTarget):
         return write_nodules(path, task, recipe, usable, findings, folder, seed, warnings), warnings
     return write_segmentation(path, task, recipe, usable, folder, seed, warnings), warnings
-
-
-def check_disjoint(scans: Sequence[ScanRow]) -> None:
-    """InputError if a patient stands in two splits: a test patient would have been learned from."""
-    patients = {
-        split: {scan.patient for scan in scans if scan.split == split}
-        for split in ("train", "validation", "test")
-    }
-    for first, second in combinations(patients, 2):
-        for patient in sorted(patients[first] & patients[second]):
-            raise InputError(
-                f"data/cohort/scans.csv: a patient must stand in one split, but {patient!r} stands in {first} and {second}; "
-                "run `dvc repro cohort` to make it again"
-            )

@@ -37,7 +37,7 @@ def write(root, **tree):
 
 
 def test_cases_are_patients_with_their_label_map_and_split(liver):
-    entries = list_decathlon(liver, source("lcs")).entries
+    entries = list_decathlon(liver, source("lcs"), 1).entries
     assert [(e.patient, e.split, str(e.path), str(e.truth)) for e in entries] == [
         ("liver_0", "train", "liver/imagesTr/liver_0.nii.gz", "liver/labelsTr/liver_0.nii.gz"),
         ("liver_100", "validation", "liver/imagesTr/liver_100.nii.gz", "liver/labelsTr/liver_100.nii.gz"),
@@ -52,8 +52,8 @@ def test_the_liver_is_split_by_case_number_and_nothing_else_is():
 
 
 def test_unlabelled_test_cases_serve_pre_training_only(liver):
-    assert list_decathlon(liver, source("lcs")).ignored["test case without labels"] == 2
-    entries = list_decathlon(liver, source("lcs", "pretrain")).entries
+    assert list_decathlon(liver, source("lcs"), 1).ignored["test case without labels"] == 2
+    entries = list_decathlon(liver, source("lcs", "pretrain"), 1).entries
     unlabelled = [(e.patient, e.split) for e in entries if e.truth is None]
     assert unlabelled == [("liver_131", None), ("liver_132", None)]
 
@@ -62,7 +62,7 @@ def test_missing_files_are_set_aside_and_unnamed_ones_counted(liver):
     (liver / "liver" / "labelsTr" / "liver_7.nii.gz").unlink()
     (liver / "liver" / "imagesTr" / "liver_100.nii.gz").unlink()
     (liver / "liver" / "imagesTr" / "liver_55.nii.gz").touch()
-    listing = list_decathlon(liver, source("lcs"))
+    listing = list_decathlon(liver, source("lcs"), 1)
     assert [entry.patient for entry in listing.entries] == ["liver_0"]
     assert {(str(r.path), r.rule) for r in listing.refused} == {
         ("liver/imagesTr/liver_7.nii.gz", "missing-data-file"),
@@ -77,7 +77,7 @@ def test_missing_files_are_set_aside_and_unnamed_ones_counted(liver):
 @pytest.mark.parametrize("name", ["../x.nii.gz", "/etc/x.nii.gz"])
 def test_a_name_outside_the_folder_is_set_aside(liver, name):
     write(liver, training=[{"image": name, "label": "./labelsTr/liver_0.nii.gz"}])
-    listing = list_decathlon(liver, source("lcs"))
+    listing = list_decathlon(liver, source("lcs"), 1)
     assert [r.rule for r in listing.refused] == ["outside-folder"]
 
 
@@ -97,14 +97,14 @@ def test_a_name_outside_the_folder_is_set_aside(liver, name):
 def test_a_malformed_dataset_json_is_an_error(liver, content, words):
     (liver / "liver" / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=r"dataset\.json") as caught:
-        list_decathlon(liver, source("lcs"))
+        list_decathlon(liver, source("lcs"), 1)
     assert words.replace("\\", "") in str(caught.value)
 
 
 def test_a_missing_dataset_json_is_an_error(liver):
     (liver / "liver" / "dataset.json").unlink()
     with pytest.raises(InputError, match="there is no such file"):
-        list_decathlon(liver, source("lcs"))
+        list_decathlon(liver, source("lcs"), 1)
 
 
 def test_a_list_of_cases_that_is_a_link_out_of_the_raw_folder_is_refused(liver, tmp_path_factory):
@@ -113,4 +113,13 @@ def test_a_list_of_cases_that_is_a_link_out_of_the_raw_folder_is_refused(liver, 
     path.rename(outside)
     path.symlink_to(outside)
     with pytest.raises(InputError, match=r"dataset\.json: the file .* is a link that leads out"):
-        list_decathlon(liver, source("lcs"))
+        list_decathlon(liver, source("lcs"), 1)
+
+
+def test_dicom_is_no_part_of_this_layout_and_set_aside_unread_once_a_folder(liver):
+    for name in ("1.dcm", "2.DCM"):
+        (liver / "liver" / "more").mkdir(exist_ok=True)
+        (liver / "liver" / "more" / name).write_bytes(b"no DICOM")
+    (refused,) = list_decathlon(liver, source("lcs"), 1).refused
+    assert (str(refused.path), refused.rule) == ("liver/more", "format")
+    assert "2 DICOM files, which are no part of the layout decathlon" in refused.reason

@@ -2,17 +2,20 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from sg.cohorts import index
-from sg.cohorts.records import Entry, FindingRow, QuarantineRow, ScanRow, read_rows
+from sg.cohorts.records import Entry, FileRow, FindingRow, QuarantineRow, ScanRow, TwinRow, read_rows
 from sg.errors import InputError
 from sg.params import Cohort, Source, SplitFractions
+from sg.roles import RoleRow, decide_roles
 from sg.scans import Refusal, digest, files_of
 from sg.splits import place
+from tests.dicom_files import uid, write_series
 from tests.scan_files import LIMITS, ORIGIN_MM, SHAPE, SPACING_MM, ct, edit_header, write_itk, write_nifti
 
 
@@ -25,6 +28,7 @@ def cohort(raw, **sources):
         raw=str(raw),
         sources=sources or {"own": source()},
         limits=LIMITS,
+        twin_correlation=0.99,
         splits=SplitFractions(train=0.6, validation=0.2, test=0.2),
     )
 
@@ -97,6 +101,9 @@ def test_tables_read_back_as_they_were_written(raw, tmp_path):
     assert read_rows(folder / "scans.csv", ScanRow) == made.scans
     assert read_rows(folder / "quarantine.csv", QuarantineRow) == made.quarantine
     assert read_rows(folder / "findings.csv", FindingRow) == made.findings == []
+    assert read_rows(folder / "files.csv", FileRow) == made.files == []
+    assert read_rows(folder / "twins.csv", TwinRow) == made.twins == []
+    assert read_rows(folder / "roles.csv", RoleRow) == made.roles == decide_roles(made.scans)
     assert json.loads((folder / "summary.json").read_text()) == made.summary
 
 
@@ -114,13 +121,13 @@ def test_a_damaged_scan_is_set_aside_and_the_others_go_on(raw):
     content = (raw / "own" / "a.nii.gz").read_bytes()
     (raw / "own" / "cut.nii.gz").write_bytes(content[:-100])
     write_nifti(raw / "own" / "flat.nii.gz", np.zeros(SHAPE, np.int16))
-    (raw / "own" / "old.nrrd").write_bytes(b"NRRD0004\n")
+    (raw / "own" / "archive.zip").write_bytes(b"PK")
     made = index.build(cohort(raw), 1, 1)
     assert made.summary["scans"] == 4
     assert [(row.path, row.rule) for row in made.quarantine] == [
+        ("own/archive.zip", "format"),
         ("own/cut.nii.gz", "truncated"),
         ("own/flat.nii.gz", "constant"),
-        ("own/old.nrrd", "format"),
     ]
     assert made.summary["refused"] == {"constant": 1, "format": 1, "truncated": 1}
     assert made.summary["by_source"]["own"]["refused"] == made.summary["refused"]
@@ -133,6 +140,7 @@ def test_the_counts_of_the_summary_are_those_of_the_tables(raw):
     assert made.summary["by_source"]["own"]["ignored"] == {"txt": 1}
     assert index.sentence(made.summary).startswith("4 scans, patients: ")
     assert index.sentence(made.summary).endswith("; 0 refused")
+    assert (made.summary["twins"], made.summary["patients_merged"]) == (0, 0)
 
 
 def test_what_is_known_of_a_phantom_is_copied_under_the_scans_name(raw, tmp_path):
@@ -180,6 +188,94 @@ def test_a_double_that_served_more_is_a_warning(raw):
     assert any("which does not serve lcs; add that to the use of a" in w for w in made.summary["warnings"])
 
 
+def test_the_quarantine_names_the_scan_where_its_content_was_read(raw):
+    shutil.copy(raw / "own" / "a.nii.gz", raw / "own" / "zz.nii.gz")
+    (raw / "own" / "cut.nii").write_bytes((raw / "own" / "b.nii").read_bytes()[:-1])
+    made = index.build(cohort(raw), 1, 1)
+    (a,) = [row.scan for row in made.scans if row.patient == "a"]
+    assert {row.path: row.scan for row in made.quarantine} == {"own/zz.nii.gz": a, "own/cut.nii": ""}
+
+
+# ----------------------------------------------------------------------------------------- dicom series
+
+
+def test_a_dicom_series_is_one_scan_of_the_patient_that_it_names(raw, tmp_path):
+    paths = write_series(raw / "own" / "study" / "s", ct(8), patient="P8", shuffle=True)
+    made = index.build(cohort(raw), 1, 1)
+    (row,) = [row for row in made.scans if row.patient == "P8"]
+    files = [raw / line.file for line in made.files]
+    assert sorted(files) == sorted(paths)
+    assert (row.path, row.series, row.size, row.modality) == ("own/study/s", uid("chest"), SHAPE[::-1], "CT")
+    assert (row.sha256, row.bytes) == digest(files)
+    assert {line.scan for line in made.files} == {row.scan}
+    assert read_rows(written(made, tmp_path / "out") / "files.csv", FileRow) == made.files
+
+
+def test_a_series_that_two_sources_have_is_kept_once(raw):
+    write_series(raw / "own" / "s", ct(8), patient="P8")
+    shutil.copytree(raw / "own" / "s", raw / "other" / "copy")
+    write_series(raw / "other" / "t", ct(9), series="another", patient="P9")
+    made = index.build(cohort(raw, own=source(), other=source(path="other")), 1, 1)
+    (row,) = made.quarantine
+    assert (row.path, row.rule) == ("own/s", "duplicate")
+    assert row.reason == "This is the same scan as other/copy of other (equal series UID)."
+    assert {line.file.split("/")[1] for line in made.files} == {"copy", "t"}
+
+
+# ------------------------------------------------------------------------------------------------ twins
+
+
+def planted(raw, name, seed, folder="own"):
+    """The voxels of `ct(seed)` once more, as float64 and flipped, so that no byte is the same."""
+    affine = np.diag([SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])
+    return write_nifti(raw / folder / name, ct(seed)[:, :, ::-1].astype(float), affine)
+
+
+def test_twins_have_the_first_name_and_are_listed_with_the_names_that_they_had(raw):
+    planted(raw, "twin.nii", 2)
+    write_nifti(raw / "own" / "more" / "twin.nii", ct(12))
+    made = index.build(cohort(raw), 1, 1)
+    scans = {row.path: row for row in made.scans}
+    one, other = scans["own/b.nii"], scans["own/twin.nii"]
+    assert made.twins == [TwinRow(one.scan, other.scan, "voxels", 1.0, "b", "b and twin")]
+    assert {scans[f"own/{name}"].patient for name in ("b.nii", "twin.nii", "more/twin.nii")} == {"b"}
+    assert {row.patient for row in made.scans} == set("abcd")
+    assert (made.summary["twins"], made.summary["patients_merged"]) == (1, 1)
+    assert made.summary["warnings"][-1] == (
+        "own/b.nii of own (patient b) and own/twin.nii of own (patient twin) show one patient: their voxels are equal; "
+        "both are called b now"
+    )
+    assert index.sentence(made.summary).endswith("; 1 pairs of twins")
+
+
+def test_twins_that_have_one_name_already_are_listed_without_a_warning(raw):
+    planted(raw, "deep/b.nii", 2)
+    (raw / "own" / "who.csv").write_text("path,patient\ndeep,b\n")
+    made = index.build(cohort(raw, own=source(patients="own/who.csv")), 1, 1)
+    assert [(row.by, row.patient, row.patients) for row in made.twins] == [("voxels", "b", "")]
+    assert made.summary["patients_merged"] == 0
+    assert not any("show one patient" in text for text in made.summary["warnings"])
+
+
+def test_names_that_twins_link_over_others_are_one_patient(raw):
+    planted(raw, "x/z.nii", 1)
+    planted(raw, "y/z.nii", 2)
+    made = index.build(cohort(raw), 1, 1)
+    scans = {row.path: row.patient for row in made.scans}
+    assert scans["own/a.nii.gz"] == scans["own/b.nii"] == scans["own/x/z.nii"] == scans["own/y/z.nii"] == "a"
+    assert made.summary["patients_merged"] == 2
+
+
+def test_a_copy_links_the_names_of_its_patients_too(raw):
+    shutil.copy(raw / "own" / "a.nii.gz", raw / "own" / "zz.nii.gz")
+    write_nifti(raw / "own" / "more" / "zz.nii.gz", ct(12))
+    made = index.build(cohort(raw), 1, 1)
+    assert {row.path: row.patient for row in made.scans}["own/more/zz.nii.gz"] == "a"
+    assert any(
+        "are the same scan; both patients are called a now" in text for text in made.summary["warnings"]
+    )
+
+
 # ------------------------------------------------------------------------------------- patients and lists
 
 
@@ -190,6 +286,23 @@ def test_a_table_names_the_patients_and_a_line_for_no_scan_is_a_warning(raw):
     assert [rows[f"own/{name}"].patient for name in ("a.nii.gz", "b.nii", "d.mhd")] == ["P1", "P1", "d"]
     assert rows["own/a.nii.gz"].split == rows["own/b.nii"].split
     assert made.summary["warnings"] == ["own: who.csv names gone.nii, which matches no scan"]
+
+
+def test_lists_name_a_file_of_a_series_a_folder_or_a_series(raw):
+    for name in "pqrs":
+        write_series(raw / "own" / "dicom" / name, ct(ord(name)), series=name, patient=name)
+    write_nifti(raw / "own" / "dicom" / "t.nii", ct(9))
+    (raw / "who.csv").write_text(
+        f"path,patient\nown/dicom/,all\ndicom/q/003.dcm,file\n{uid('r')},series\nown/dicom/s,folder\n"
+    )
+    made = index.build(cohort(raw, own=source(patients="who.csv")), 1, 1)
+    patients = {row.path.removeprefix("own/dicom/"): row.patient for row in made.scans if "dicom" in row.path}
+    assert patients == {"p": "all", "q": "file", "r": "series", "s": "folder", "t.nii": "all"}
+    (raw / "out.list").write_text(f"{uid('p')}\nown/dicom/q/000.dcm\n./dicom/r/\n")
+    made = index.build(cohort(raw, own=source(leave_out="out.list")), 1, 1)
+    assert {row.path for row in made.scans if "dicom" in row.path} == {"own/dicom/s", "own/dicom/t.nii"}
+    assert made.summary["by_source"]["own"]["ignored"] == {"left out": 3}
+    assert made.summary["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -274,6 +387,18 @@ def test_findings_are_rows_of_their_scan_and_those_outside_it_are_counted(luna):
     }
     assert made.summary["warnings"] == ["luna: 1 findings lie outside their scan and are set aside"]
     assert made.summary["patients"] == {"train": 5, "validation": 2, "test": 3}
+
+
+def test_twins_in_two_splits_of_their_data_set_are_kept_for_the_stricter(luna):
+    twin = luna / "luna" / "subset9" / "1.2.9.mhd"
+    write_itk(twin, ct(30)[::-1].astype(np.float32), direction=np.diag([1.0, 1, -1]))
+    made = index.build(cohort(luna, luna=source("luna16", "luna", ["pretrain", "ncc"])), 1, 1)
+    (pair,) = made.twins
+    assert {row.path: (row.patient, row.split) for row in made.scans if row.patient == pair.patient} == {
+        "luna/subset0/1.2.0.mhd": ("1.2.0", "test"),
+        "luna/subset9/1.2.9.mhd": ("1.2.0", "test"),
+    }
+    assert any("it is kept for test" in note for note in made.summary["notes"])
 
 
 def test_findings_of_a_scan_that_was_set_aside_are_counted(luna):
@@ -372,7 +497,7 @@ def test_a_source_that_is_not_there_or_holds_nothing_stops(raw):
 def test_no_usable_scan_stops_with_counts_by_rule_and_an_example(tmp_path):
     for name in ("a.nii", "b.nii"):
         write_nifti(tmp_path / "own" / name, np.zeros(SHAPE, np.int16))
-    (tmp_path / "own" / "c.nrrd").touch()
+    (tmp_path / "own" / "c.zip").touch()
     with pytest.raises(
         InputError, match=r"no usable scan in .*by rule: constant 2, format 1, own/a\.nii for one: All voxels"
     ):
@@ -403,3 +528,31 @@ def test_a_header_that_claims_terabytes_is_refused_in_its_process(raw):
     edit_header(raw / "own" / "d.mhd", DimSize="9999999 9999999 9999999")
     made = index.build(cohort(raw), 1, 2)
     assert [(row.path, row.rule) for row in made.quarantine] == [("own/d.mhd", "too-large")]
+
+
+# ------------------------------------------------------------------------------------------- at the end
+
+
+def test_the_table_at_the_end_counts_by_source_rule_and_split(luna, capsys):
+    write_nifti(luna / "own" / "a.nii", ct(1))
+    planted(luna, "b.nii", 1)
+    (luna / "own" / "cut.nii").write_bytes((luna / "own" / "a.nii").read_bytes()[:-1])
+    sources = {"luna": source("luna16", "luna", ["pretrain", "ncc"]), "own": source()}
+    index.show(index.build(cohort(luna, **sources), 1, 1).summary)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 110
+    header, *lines = text.splitlines()
+    assert header.split() == ["luna", "own", "all"]
+    table = {what: numbers for what, *numbers in (re.split(" {2,}", line) for line in lines)}
+    assert table["scans read"] == ["10", "2", "12"]
+    assert table["refused: truncated"] == ["0", "1", "1"]
+    assert table["twins found: pairs of scans"] == ["1"]
+    assert table["twins found: patients' names replaced"] == ["1"]
+    assert [sum(map(int, table[f"patients: {split}"][:2])) for split in ("train", "validation", "test")] == [
+        int(table[f"patients: {split}"][2]) for split in ("train", "validation", "test")
+    ]
+
+
+def test_one_source_needs_no_columns_of_its_own(raw, capsys):
+    index.show(index.build(cohort(raw), 1, 1).summary)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["scans", "read", "4"]

@@ -27,7 +27,7 @@ def luna(tmp_path):
 
 
 def test_subsets_are_splits_and_the_series_is_the_patient(luna):
-    entries = list_luna16(luna, SOURCE).entries
+    entries = list_luna16(luna, SOURCE, 1).entries
     assert [entry.split for entry in entries] == ["train"] * 5 + ["validation"] * 2 + ["test"] * 3
     assert (
         [entry.series for entry in entries]
@@ -38,7 +38,7 @@ def test_subsets_are_splits_and_the_series_is_the_patient(luna):
 
 
 def test_annotations_and_candidates_are_marks_of_their_series(luna):
-    marks = {entry.series: entry.marks for entry in list_luna16(luna, SOURCE).entries}
+    marks = {entry.series: entry.marks for entry in list_luna16(luna, SOURCE, 1).entries}
     nodule, candidate = marks["1.2.3"]
     assert nodule == Mark("nodule", "nodule", (-10.5, 20.25, -300.0), 6.5)
     assert (candidate.kind, candidate.label, candidate.centre_mm) == (
@@ -52,7 +52,7 @@ def test_annotations_and_candidates_are_marks_of_their_series(luna):
 
 
 def test_series_of_the_tables_without_a_scan_are_counted(luna):
-    (note,) = list_luna16(luna, SOURCE).notes
+    (note,) = list_luna16(luna, SOURCE, 1).notes
     assert (
         note
         == "annotations.csv and candidates_V2.csv name 1 series of which there is no scan in luna, 9.9.9 first"
@@ -63,7 +63,7 @@ def test_scans_outside_the_subsets_such_as_lung_masks_are_counted_not_read(luna)
     masks = luna / "luna" / "seg-lungs-LUNA16"
     masks.mkdir()
     (masks / "1.2.3.mhd").touch()
-    listing = list_luna16(luna, SOURCE)
+    listing = list_luna16(luna, SOURCE, 1)
     assert len(listing.entries) == 10
     assert listing.ignored["scan outside the subset folders"] == 1
 
@@ -73,7 +73,7 @@ def test_tables_are_found_where_the_archives_put_them_and_their_lack_is_a_warnin
     (folder / "CSVFILES").mkdir()
     (folder / "annotations.csv").rename(folder / "CSVFILES" / "annotations.csv")
     (folder / "candidates_V2.csv").unlink()
-    listing = list_luna16(luna, SOURCE)
+    listing = list_luna16(luna, SOURCE, 1)
     assert [mark.kind for mark in listing.entries[3].marks] == ["nodule"]
     assert listing.warnings == ["luna has no candidates_V2.csv, so its scans have no such findings"]
 
@@ -94,7 +94,7 @@ def test_a_malformed_table_is_an_error_with_its_line(luna, text, words):
     path = luna / "luna" / "candidates_V2.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=r"candidates_V2\.csv") as caught:
-        list_luna16(luna, SOURCE)
+        list_luna16(luna, SOURCE, 1)
     assert words in str(caught.value)
 
 
@@ -105,5 +105,14 @@ def test_a_table_that_is_a_link_out_of_the_raw_folder_is_refused_and_not_shown(l
     path.unlink()
     path.symlink_to(secret)
     with pytest.raises(InputError, match=r"annotations\.csv: the file .* is a link that leads out") as caught:
-        list_luna16(luna, SOURCE)
+        list_luna16(luna, SOURCE, 1)
     assert "secret" not in str(caught.value)
+
+
+def test_dicom_is_no_part_of_this_layout_and_set_aside_unread_once_a_folder(luna):
+    for name in ("1.dcm", "2.DCM"):
+        (luna / "luna" / "more").mkdir(exist_ok=True)
+        (luna / "luna" / "more" / name).write_bytes(b"no DICOM")
+    (refused,) = list_luna16(luna, SOURCE, 1).refused
+    assert (str(refused.path), refused.rule) == ("luna/more", "format")
+    assert "2 DICOM files, which are no part of the layout luna16" in refused.reason

@@ -17,6 +17,7 @@ ROW = ScanRow(
     use=("pretrain", "ncc"),
     split="train",
     path='subset0/a "b".mhd',
+    series="1.2.3",
     truth="",
     modality="CT",
     size=(512, 512, 133),
@@ -52,7 +53,7 @@ def test_an_unknown_diameter_reads_back_as_nan(tmp_path):
 
 def test_an_empty_table_is_a_header(tmp_path):
     write_rows(tmp_path / "q.csv", QuarantineRow, [])
-    assert (tmp_path / "q.csv").read_text() == "path,source,rule,reason\n"
+    assert (tmp_path / "q.csv").read_text() == "path,source,rule,reason,scan\n"
     assert read_rows(tmp_path / "q.csv", QuarantineRow) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from sg import paths
-from sg.cohorts.records import QuarantineRow, ScanRow, write_rows
+from sg.cohorts.records import QuarantineRow, ScanRow, TwinRow, write_rows
 from sg.params import Params, parse
 from sg.plan import write_plan
+from sg.roles import RoleRow, decide_roles
 from sg.storage import create_h5, write_array
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ SHAPE, SPACING = (56, 64, 72), (4.0, 4.0, 5.0)  # (z, y, x); mm (x, y, z)
 PATCH = (16, 32, 32)
 PATTERNS, K, K_VALIDATION = 5, 6, 2
 SPLITS = ["train"] * 10 + ["validation"] * 4 + ["test"] * 5
+SAME = (0, 1, 2)  # scans of one patient, who is in the training split
 TRIALS = 3
 
 
@@ -41,7 +43,7 @@ class Made:
 
 @pytest.fixture(scope="session")
 def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
-    """Makes a study: `tasks` and `methods` by name, `truth` or none, and what its patients are called."""
+    """Makes a study: `tasks` and `methods` by name, `truth` or none, the `splits` and names of its patients."""
 
     def make(**variant: Any) -> Made:
         return write_study(tmp_path_factory.mktemp("study"), **variant)
@@ -70,12 +72,13 @@ def write_study(
     truth: bool = True,
     trials: int = TRIALS,
     refusals: int = 4,
+    splits: Sequence[str] = SPLITS,
     patient: str = "1.3.6.1.4.1.14519.{:04d}",
 ) -> Made:
     """Write every artifact that the page reads, and give the parameters that belong to it."""
     study = parameters(tasks, methods, trials)
     rng = np.random.default_rng(7)
-    scans = [scan_row(index, split, patient) for index, split in enumerate(SPLITS)]
+    scans = [scan_row(index, split, patient) for index, split in enumerate(splits)]
     scans = sorted(scans, key=lambda row: row.scan)
     (root / paths.COHORT).mkdir(parents=True)
     write_cohort(root, scans, refusals)
@@ -140,13 +143,31 @@ def write_json(path: Path, tree: object) -> None:
     )
 
 
+def place_of(index: int) -> str:
+    return f"luna16/subset0/{index}.mhd"
+
+
 def scan_row(index: int, split: str, patient: str) -> ScanRow:
     name = f"{(index * 7919 + 12345) % 0xFFFFFF:012x}"
     return ScanRow(
-        scan=name, patient=patient.format(index), source="luna16", layout="luna16", use=("pretrain", "ncc"),
-        split=split, path=f"luna16/subset0/{index}.mhd", truth="", modality="CT", size=(72, 64, 56),
-        spacing_mm=(4.0, 4.0, 5.0), orientation="LPS", bytes=516096, sha256=name * 5 + "abcd", truth_sha256="",
+        scan=name, patient=patient.format(SAME[0] if index in SAME else index), source="luna16", layout="luna16",
+        use=("pretrain", "ncc"), split=split, path=place_of(index), series="", truth="", modality="CT",
+        size=(72, 64, 56), spacing_mm=(4.0, 4.0, 5.0), orientation="LPS", bytes=516096, sha256=name * 5 + "abcd",
+        truth_sha256="",
     )  # fmt: skip
+
+
+def twin_rows(scans: list[ScanRow]) -> list[TwinRow]:
+    """The three scans of one patient: a flipped copy under another name, and one of another kernel."""
+    first, copy, kernel = sorted(
+        (row for row in scans if row.path in {place_of(index) for index in SAME}), key=lambda row: row.path
+    )
+    return [
+        TwinRow(
+            first.scan, copy.scan, "voxels", 1.0, first.patient, f"{first.patient} and {first.patient}-copy"
+        ),
+        TwinRow(first.scan, kernel.scan, "thumbnail", 0.99347, first.patient, ""),
+    ]
 
 
 def write_cohort(root: Path, scans: list[ScanRow], refusals: int) -> None:
@@ -157,9 +178,13 @@ def write_cohort(root: Path, scans: list[ScanRow], refusals: int) -> None:
         ("spacing", "the slices lie 25 mm apart; the limits allow 0.1 to 10 mm"),
         ("not-finite", "12 voxels are no numbers"),
     ]
-    rows = [QuarantineRow(f"luna16/subset1/bad-{n}.mhd", "luna16", *reasons[n % 4]) for n in range(refusals)]
+    rows = [
+        QuarantineRow(f"luna16/subset1/bad-{n}.mhd", "luna16", *reasons[n % 4], "") for n in range(refusals)
+    ]
     write_rows(root / paths.QUARANTINE, QuarantineRow, rows)
     write_rows(made_path(root / paths.RESAMPLED_QUARANTINE), QuarantineRow, [])
+    write_rows(root / paths.TWINS, TwinRow, twin_rows(scans))
+    write_rows(root / paths.ROLES, RoleRow, decide_roles(scans))
     write_json(
         root / paths.COHORT_SUMMARY,
         {

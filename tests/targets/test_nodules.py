@@ -11,7 +11,7 @@ from sg.storage import open_h5
 from sg.targets import nodules
 from sg.targets.metrics import auc
 from sg.targets.tasks import write_task
-from tests.targets.cohort import candidate, finish, position, scan_row, write_scan
+from tests.targets.cohort import candidate, finish, position, scan_row, serving, write_scan
 
 SHAPE = (10, 18, 20)
 RECIPE = NoduleTarget(kind="nodule-classification", patch_size=(4, 4, 4), negatives=2.0)
@@ -35,7 +35,7 @@ def cohort(tmp_path):
 
 def write(cohort, path, recipe=RECIPE, seed=1):
     scans, findings, folder = cohort
-    return write_task(path, "ncc", recipe, scans, findings, folder, seed)
+    return write_task(path, "ncc", recipe, serving(scans, "ncc"), findings, folder, seed)
 
 
 def read(path):
@@ -188,11 +188,12 @@ def test_a_task_that_no_scan_serves_is_refused(cohort, tmp_path):
         write((idle, findings, folder), tmp_path / "ncc.h5")
 
 
-def test_a_patient_in_two_splits_is_refused(cohort, tmp_path):
-    scans = cohort[0]
-    scans[5] = scan_row(5, "test", patient="patient0")
-    with pytest.raises(InputError, match="must stand in one split, but 'patient0' stands in train and test"):
-        write(cohort, tmp_path / "ncc.h5")
+def test_every_scan_is_logged_in_the_role_in_which_it_serves_the_task(cohort, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(nodules.logs, "opened", lambda *line: said.append(line))
+    write(cohort, tmp_path / "ncc.h5")
+    roles = ["fine_tune", "fine_tune", "early_stopping", "early_stopping", "test", "test"]
+    assert said == [(row.scan, role, "ncc") for row, role in zip(cohort[0], roles, strict=True)]
 
 
 def test_scans_that_were_set_aside_are_left_out_and_counted(cohort, tmp_path):

@@ -11,7 +11,7 @@ from sg.storage import open_h5
 from sg.targets import segmentation
 from sg.targets.metrics import iou
 from sg.targets.tasks import write_task
-from tests.targets.cohort import finish, scan_row, write_scan
+from tests.targets.cohort import finish, scan_row, serving, write_scan
 
 SHAPE = (10, 18, 20)
 SIZE = (4, 8, 8)
@@ -42,7 +42,7 @@ def cohort(tmp_path):
 
 def write(cohort, path, recipe=RECIPE, seed=1):
     scans, folder = cohort
-    return write_task(path, "lcs", recipe, scans, [], folder, seed)
+    return write_task(path, "lcs", recipe, serving(scans, "lcs"), [], folder, seed)
 
 
 def test_patches_and_masks_are_cut_where_their_rows_say(cohort, tmp_path):
@@ -160,6 +160,14 @@ def test_a_scan_keeps_its_patches_when_others_come(cohort, tmp_path):
             table = file["rows"][...]
             found.append(table[table["scan"] == scans[0].scan.encode()]["corner"])
     assert np.array_equal(*found)
+
+
+def test_every_scan_is_logged_in_the_role_in_which_it_serves_the_task(cohort, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(segmentation.logs, "opened", lambda *line: said.append(line))
+    write(cohort, tmp_path / "lcs.h5")
+    roles = ["fine_tune", "fine_tune", "early_stopping", "early_stopping", "test", "test"]
+    assert said == [(row.scan, role, "lcs") for row, role in zip(cohort[0], roles, strict=True)]
 
 
 def test_equal_input_gives_equal_bytes(cohort, tmp_path):
