@@ -122,11 +122,11 @@ def scan(
         _begin("sg.cli", "sg.inspection")
         from sg import inspection
         from sg.cohorts.walking import shown
-        from sg.stage import Run
+        from sg.stage import workers
 
         limits, source = inspection.limits_of(params_file)
         print(f"limits: cohort.limits of {source}", file=sys.stderr)
-        found = inspection.inspect(files, limits, Run.workers.fget(None))
+        found = inspection.inspect(files, limits, workers())
     except KeyboardInterrupt:
         console.complain("scan: interrupted; nothing was changed")
         raise typer.Exit(130) from None

@@ -133,6 +133,8 @@ def read_header(place: Place, root: Path, limits: Limits | None) -> Header | dic
         return header
 
 
+# Values that are no numbers are counted, so numpy need not warn of them
+@np.errstate(invalid="ignore", over="ignore")
 def read_scan(place: Place, root: Path, limits: Limits | None) -> Scan:
     """Read a scan in HU, or raise Refusal.
 
@@ -149,7 +151,8 @@ def read_scan(place: Place, root: Path, limits: Limits | None) -> Scan:
     return Scan(kept.array.reshape(header.geometry.size[::-1]), header.geometry, header.modality)
 
 
-def examine(place: Place, root: Path, limits: Limits) -> Examined:
+@np.errstate(invalid="ignore", over="ignore")
+def examine(place: Place, root: Path, limits: Limits | None) -> Examined:
     """Do all that `read_scan` does to a scan, but keep none of its voxels: in little memory, however large it is."""
     with _opened(place, root, limits) as (header, parts):
         seen = _Seen(limits)
@@ -344,8 +347,7 @@ class _Kept:
             wider = np.empty(self.array.shape, np.float32)
             wider[: self._done] = self.array[: self._done]
             self.array = wider
-        with np.errstate(over="ignore"):  # counted among what is no number
-            self.array[self._done : self._done + part.size] = part
+        self.array[self._done : self._done + part.size] = part
         self._done += part.size
 
 

@@ -61,11 +61,8 @@ class Run:
 
     @property
     def workers(self) -> int:
-        """Processes for work on single scans; no result depends on it. SG_WORKERS, else one a core."""
-        value = os.environ.get("SG_WORKERS", "")
-        if value and not re.fullmatch(r"[1-9][0-9]{0,3}", value):
-            raise InputError(f"SG_WORKERS must be a whole number of processes, at least 1, got {value!r}")
-        return int(value) if value else len(os.sched_getaffinity(0))
+        """Processes for work on single scans; no result depends on it."""
+        return workers()
 
     def read(self, key: str) -> Any:
         """The parameter or section of that dotted key; the whole study for "", where dvc.yaml names the whole file."""
@@ -235,6 +232,14 @@ def stage(name: str, doc: str | None, *items: str) -> Iterator[Run]:
         console.complain(f"{label}: {words}")
         logs.record(label, clock, "refused", error=words)
         sys.exit(2)
+
+
+def workers() -> int:
+    """Processes for work on single scans: SG_WORKERS, else one a core. InputError if that is no such number."""
+    value = os.environ.get("SG_WORKERS", "")
+    if value and not re.fullmatch(r"[1-9][0-9]{0,3}", value):
+        raise InputError(f"SG_WORKERS must be a whole number of processes, at least 1, got {value!r}")
+    return int(value) if value else len(os.sched_getaffinity(0))
 
 
 def load(path: Path = PARAMS) -> params.Params:

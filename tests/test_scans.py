@@ -5,6 +5,7 @@ import hashlib
 import os
 import struct
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
@@ -526,6 +527,17 @@ def test_voxels_that_are_no_numbers_are_counted_and_refused(tmp_path, value, dty
     for name in ("a.nii.gz", "a.mha"):
         path = write_nifti(tmp_path / name, values) if "nii" in name else write_itk(tmp_path / name, values)
         check_refused(path, "not-finite", f"2 of {values.size:,} voxels hold no number")
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_signalling_nans_are_refused_without_a_warning(tmp_path, slope):
+    path = write_with_header(tmp_path / "a.nii", ct().astype(np.float32), scl_slope=slope, scl_inter=0)
+    content = bytearray(path.read_bytes())
+    content[352:356] = struct.pack("<I", 0x7F800001)
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_refused(path, "not-finite", "1 of")
 
 
 @pytest.mark.parametrize("value", [0, -1024, 255])

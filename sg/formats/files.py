@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 # Inflates 1.4 to 2.3 times as fast as zlib, and looks at the same checksums
 from isal import isal_zlib
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # bytes; larger pieces are mapped anew by the allocator every time
 DEFLATE_RATIO_MAX = 1032  # deflate cannot make more bytes out of one (zlib's technical notes)
 GZIP = b"\x1f\x8b"
 

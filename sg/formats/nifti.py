@@ -33,6 +33,7 @@ TYPES = {
 }
 EXTENSIONS_MAX = 1 << 26  # bytes between the header and the voxels
 SPACING_TOLERANCE = 1e-3  # relative, between the spacing and what the matrix says
+XFORM_CODE_MAX = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0, 1.0])
 
 NiftiHeader = nib.Nifti1Header | nib.Nifti2Header
@@ -184,6 +185,9 @@ def _geometry(header: NiftiHeader, size: tuple[int, ...]) -> Geometry:
 def _affines(header: NiftiHeader) -> list[np.ndarray]:
     """The matrices to LPS that the header declares valid, the sform first."""
     affines = []
+    for code in ("sform_code", "qform_code"):
+        if not 0 <= int(header[code]) <= XFORM_CODE_MAX:
+            raise Refusal("header", f"The header gives {code} as {int(header[code])}, which cannot be.")
     if int(header["sform_code"]) > 0:
         _check_finite(header, "srow_x", "srow_y", "srow_z")
         affines.append(header.get_sform())

@@ -38,6 +38,8 @@ UNTOLD = {
         "datatype": "another type of the same width takes the same number of bytes",
         "scl_slope": "stands alone",
         "scl_inter": "stands alone",
+        "sform_code": "where it is 0 the qform stands alone",
+        "qform_code": "where it is 0 the sform stands alone",
         "srow_x": "the qform repeats it, but to a tenth of a voxel, as either may be rounded",
         "srow_y": "the qform repeats it, but to a tenth of a voxel, as either may be rounded",
         "srow_z": "the qform repeats it, but to a tenth of a voxel, as either may be rounded",

@@ -125,6 +125,8 @@ def test_another_programs_hdr_is_refused(tmp_path, content):
         ({"dim": [3, 20, 24, 17, 1, 1, 1, 1]}, "surplus", "do not belong together"),
         ({"sform_code": 0, "qform_code": 0}, "header", "left and right cannot be told"),
         ({"srow_x": [-4, 0, 0, 60]}, "header", "two positions"),
+        ({"qform_code": 17408}, "header", "qform_code as 17408, which cannot be"),
+        ({"sform_code": -1}, "header", "sform_code as -1"),
         ({"vox_offset": -16}, "header", "begin at byte -16"),
         ({"vox_offset": 1e9}, "header", "begin at byte 1e+09"),
         ({"vox_offset": 352}, "truncated", ""),
