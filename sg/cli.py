@@ -150,12 +150,12 @@ def scan(
 def _begin(*modules: str) -> None:
     """Start the process that readers are forked from (sg/isolated.py); it imports these modules while this one does."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([*modules])
-    # It inherits this: to tell of an interruption is this process's matter
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It inherits this: to tell of an interruption is this process's matter, which hears of it a moment later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _page() -> Console:

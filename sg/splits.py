@@ -3,7 +3,7 @@
 A patient's split is, in this order: the data set's own; that of the same series, content or patient in another
 source; else by a keyed hash of the patient against the given fractions, so that adding patients moves nobody (but
 out of a split that was filled only because it would have been empty). All scans that share a patient, a series or
-their content have one split.
+their content have one split; so have twins, which are given one patient's name before (sg/cohorts/index.py).
 """
 
 from __future__ import annotations

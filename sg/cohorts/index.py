@@ -178,7 +178,8 @@ def sentence(summary: dict[str, Any]) -> str:
     patients = ", ".join(f"{summary['patients'][split]} {split}" for split in SPLITS)
     refused = summary["refused"]
     rules = f" ({', '.join(f'{rule} {count}' for rule, count in refused.items())})" if refused else ""
-    twins = f"; {summary['twins']} pairs of twins" if summary["twins"] else ""
+    pairs = "pair" if summary["twins"] == 1 else "pairs"
+    twins = f"; {summary['twins']} {pairs} of twins" if summary["twins"] else ""
     return f"{summary['scans']} scans, patients: {patients}; {sum(refused.values())} refused{rules}{twins}"
 
 

@@ -240,13 +240,14 @@ def test_memory_does_not_grow_with_the_number_of_files_that_are_no_scans(tmp_pat
     (tmp_path / "one.dat").write_bytes(b"x")
     for i in range(files - 1):
         os.link(tmp_path / "one.dat", tmp_path / f"{i}.dat")
-    list_folder(tmp_path / "none", source(), 1)  # what is loaded or remembered once
-    tracemalloc.start()
-    listing, _, _ = listed(tmp_path)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert listing.ignored == {"dat, not read": files - 100}
-    assert peak < 10 * files, "bytes: less than a name takes"
+    peaks = []
+    for _ in range(2):  # the first may load or remember something once
+        tracemalloc.start()
+        listing, _, _ = listed(tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert listing.ignored == {"dat, not read": files - 100}
+    assert min(peaks) < 10 * files, "bytes: less than a name takes"
 
 
 def test_folders_may_be_deeper_than_the_files_that_a_process_may_open(tmp_path, monkeypatch):

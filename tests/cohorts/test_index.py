@@ -245,7 +245,7 @@ def test_twins_have_the_first_name_and_are_listed_with_the_names_that_they_had(r
         "own/b.nii of own (patient b) and own/twin.nii of own (patient twin) show one patient: their voxels are equal; "
         "both are called b now"
     )
-    assert index.sentence(made.summary).endswith("; 1 pairs of twins")
+    assert index.sentence(made.summary).endswith("; 1 pair of twins")
 
 
 def test_twins_that_have_one_name_already_are_listed_without_a_warning(raw):
