@@ -112,16 +112,18 @@ class TwinRow:
 
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
     """Write rows as CSV with a header; tuples with spaces between their parts, floats so that they read back equal."""
+    lines = [[_cell(value) for value in astuple(row)] for row in rows]
+    # Before Python 3.13 a carriage return alone is no reason to quote, but ends the line when it is read
+    plain = not any("\r" in cell for line in lines for cell in line)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL)
     writer.writerow([field.name for field in fields(kind)])
-    for row in rows:
-        writer.writerow([_cell(value) for value in astuple(row)])
+    writer.writerows(lines)
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of such a table. InputError if the file is missing or its columns are others."""
+    """The rows of such a table. InputError if the file is missing, its columns are others, or a cell cannot be one."""
     names = [field.name for field in fields(kind)]
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -137,6 +139,10 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             ]
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; run `dvc repro` to make it") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: a line cannot be read ({error}); run `dvc repro` to make it again"
+        ) from None
 
 
 def of_use(rows: Sequence[ScanRow], use: str) -> list[ScanRow]:

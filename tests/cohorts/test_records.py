@@ -71,3 +71,18 @@ def test_a_missing_table_is_said_in_words(tmp_path):
 def test_scans_are_chosen_by_their_use():
     assert of_use([ROW], "ncc") == [ROW]
     assert of_use([ROW], "lcs") == []
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_any_text_reads_back(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("t") / "quarantine.csv"
+    row = QuarantineRow("a", "b", "c", text, "")
+    write_rows(path, QuarantineRow, [row, QuarantineRow("a", "b", "c", "\r", "")])
+    assert read_rows(path, QuarantineRow)[0] == row
+
+
+def test_a_line_that_is_no_row_is_an_error_in_words(tmp_path):
+    path = tmp_path / "quarantine.csv"
+    path.write_text("path,source,rule,reason,scan\na,b\n")
+    with pytest.raises(InputError, match=r"quarantine.csv: a line cannot be read .*dvc repro"):
+        read_rows(path, QuarantineRow)
