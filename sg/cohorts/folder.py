@@ -179,7 +179,7 @@ def _sort_out(raw: Path, folder: Path) -> tuple[Listing, list[str], dict[str, se
                 strays.leave(here)
                 continue
             path = os.path.join(here, entry.name)
-            if path.startswith(f"{truth}/"):
+            if path.startswith(f"{truth}/") and entry.name.endswith(".h5"):
                 listing.ignored[TRUTH] += 1
                 continue
             suffix = _suffix(entry.name)
@@ -221,7 +221,8 @@ def _what(raw: Path, path: str, suffix: str, entry: os.DirEntry[str], parts: Con
     if suffix_of(Path(name)):
         return SCAN
     if path in parts or (suffix in VOXELS and path[: -len(suffix)] in parts):
-        return PART
+        # What a header names may still be a slice
+        return DICOM if dicom.looks_like_dicom(raw / path) else PART
     if suffix in KNOWN or name in KNOWN_NAMES:
         return suffix.removeprefix(".") or name
     if name.upper() == CATALOGUE:
@@ -261,7 +262,7 @@ def _suffix(name: str) -> str:
 def _parts(raw: Path, folder: Path) -> tuple[set[str], int]:
     """What voxels apart from their header are called, and how many steps the walk takes.
 
-    Those are the files that headers name, and without its suffix the path of each header, for voxels beside it.
+    Those are the files that headers name, and without its suffix the path of each header that does not tell.
     """
     parts: set[str] = set()
     total = 0
@@ -271,10 +272,10 @@ def _parts(raw: Path, folder: Path) -> tuple[set[str], int]:
         if not suffix:
             continue
         path = os.path.join(here, entry.name)
-        if suffix in DETACHED:
-            parts.add(path[: -len(suffix)])
         try:
             parts |= {os.path.relpath(file, raw) for file in files_of(raw / path, raw)[1:]}
         except Refusal:
-            continue  # the scan is refused when it is read, with this reason
+            # The scan is refused when it is read, with this reason; the voxels beside it are taken for its own
+            if suffix in DETACHED:
+                parts.add(path[: -len(suffix)])
     return parts, total

@@ -242,6 +242,12 @@ def _name_patients(raw: Path, name: str, source: Source, listing: Listing, said:
     for number, entry in enumerate(listing.entries):
         known = [key for key in names(entry, source) if key in patients]
         used.update(known)
+        own = {form for file in entry.files for form in (str(file), str(file.relative_to(source.path)))}
+        if len(whose := sorted({patients[key] for key in own.intersection(known)})) > 1:
+            raise InputError(
+                f"{path}: files of one series ({entry.path}) are given to {' and to '.join(whose)}; a series is of one "
+                f"patient, keep one ({setting})"
+            )
         if known:
             listing.entries[number] = replace(entry, patient=patients[known[0]])
     for key in sorted(set(patients) - used):
@@ -249,7 +255,7 @@ def _name_patients(raw: Path, name: str, source: Source, listing: Listing, said:
 
 
 def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sayings) -> None:
-    """Drop the entries that the source's list names; a line that names none is a warning."""
+    """Drop what the source's list names, scans and files set aside; a line that names none is a warning."""
     path = inside(raw, source.leave_out, f"cohort.sources.{name}.leave_out")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -264,8 +270,14 @@ def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sa
         used |= known
         if not known:
             kept.append(entry)
-    left_out = len(listing.entries) - len(kept)
-    listing.entries = kept
+    refused = []
+    for row in listing.refused:
+        known = unwanted.intersection((str(row.path), str(row.path.relative_to(source.path))))
+        used |= known
+        if not known:
+            refused.append(row)
+    left_out = len(listing.entries) - len(kept) + len(listing.refused) - len(refused)
+    listing.entries, listing.refused = kept, refused
     if left_out:
         listing.ignored["left out"] += left_out
     for line in sorted(unwanted - used):
@@ -391,7 +403,10 @@ def _set_doubles_aside(items: Sequence[_Item], sources: Mapping[str, Source], sa
         )
         if first is not None:
             item.double_of = first
-            item.refusal = Refusal("duplicate", f"This is the same scan as {first} (equal {what}).")
+            reason = f"This is the same scan as {first} (equal {what})."
+            if item.measured.sha256 != first.measured.sha256:
+                reason = f"It has the series UID of {first}, though not the same bytes; a series is one scan."
+            item.refusal = Refusal("duplicate", reason)
             lost = sorted(set(_uses(item, sources)) - set(_uses(first, sources)))
             if lost:
                 said.warnings.append(

@@ -6,7 +6,7 @@ files cannot be read, nobody can tell whether that is one of them.
 
 from __future__ import annotations
 
-import filecmp
+import hashlib
 import math
 import os
 import sys
@@ -60,7 +60,7 @@ class Lost:
 class Strays:
     """Files that are set aside beside DICOM files with names like theirs, and so may be lost slices.
 
-    A name is like another if both have a suffix of DICOM or both have none. A text is no slice.
+    A name is like another if both have the same suffix, or both one of DICOM, or both none. A text is no slice.
     """
 
     def __init__(self, raw: Path) -> None:
@@ -77,7 +77,7 @@ class Strays:
         """A file in the folder was set aside."""
         like = _like(suffix)
         path = os.path.join(folder, name)
-        if like in ("", dicom.SUFFIXES[0]) and not _is_text(self._raw / path):
+        if not _is_text(self._raw / path):
             kinds = self._open.setdefault(folder, {})
             known, lost = kinds.get(like, (False, None))
             kinds[like] = (known, lost.add(Lost(path)) if lost else Lost(path))
@@ -142,15 +142,21 @@ def _copies(slices: list[_Slice]) -> list[list[_Slice]]:
     If what lies in one folder (folders in it included) is the whole series, then files in other folders are no more of
     it, but copies, whole or in part, perhaps in another encoding or damaged: each folder is a scan by itself.
     """
-    depth = len(_common(one.path for one in slices).parts)
-    groups: dict[str, list[_Slice]] = {}
-    for one in slices:
-        parts = one.path.parts[depth:]
-        groups.setdefault(parts[0] if len(parts) > 1 else "", []).append(one)
-    sizes = [len({one.uid for one in group}) for group in groups.values()]
-    if len(groups) > 1 and max(sizes) == len({one.uid for one in slices}) and all(one.uid for one in slices):
-        return [part for group in groups.values() for part in _copies(group)]
-    return [slices]
+    whole: list[list[_Slice]] = []
+    waiting = [slices]
+    while waiting:
+        part = waiting.pop()
+        depth = len(_common(one.path for one in part).parts)
+        groups: dict[str, list[_Slice]] = {}
+        for one in part:
+            parts = one.path.parts[depth:]
+            groups.setdefault(parts[0] if len(parts) > 1 else "", []).append(one)
+        sizes = [len({one.uid for one in group}) for group in groups.values()]
+        if len(groups) > 1 and max(sizes) == len({one.uid for one in part}) and all(one.uid for one in part):
+            waiting += groups.values()
+        else:
+            whole.append(part)
+    return whole
 
 
 def _add(found: Found, raw: Path, uid: str, slices: list[_Slice], lost: dict[str, Lost]) -> bool:
@@ -176,11 +182,13 @@ def _without_doubles(raw: Path, slices: list[_Slice]) -> list[_Slice]:
     """The files in order, by SOPInstanceUID and path, and of equal ones the first alone."""
     kept: list[_Slice] = []
     for uid, group in groupby(sorted(slices), attrgetter("uid")):
-        different: list[_Slice] = []
-        for one in group:
-            if not uid or not any(_equal(raw / one.path, raw / other.path) for other in different):
-                different.append(one)
-        kept += different
+        doubles = list(group)
+        if not uid or len(doubles) == 1:
+            kept += doubles
+            continue
+        # By content, not pair by pair: a careless anonymiser gives all slices one UID
+        different = {_content(raw / one.path): one for one in reversed(doubles)}
+        kept += sorted(different.values())
     return kept
 
 
@@ -240,11 +248,13 @@ def _instance(raw: Path, name: str) -> dicom.Instance | Refusal:
         return refusal
 
 
-def _equal(first: Path, second: Path) -> bool:
+def _content(path: Path) -> str:
+    """What is equal for equal files."""
     try:
-        return filecmp.cmp(first, second, shallow=False)
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return False
+        return str(path)
 
 
 def _like(suffix: str) -> str:

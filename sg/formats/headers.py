@@ -150,4 +150,6 @@ def _check_slant(direction: np.ndarray) -> None:
 
 def by(values: Iterable[float]) -> str:
     """Numbers as people write sizes: 512 x 512 x 300."""
-    return " x ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+    return " x ".join(
+        f"{value:.6g}" if isinstance(value, float) or abs(value) >= 10**12 else str(value) for value in values
+    )

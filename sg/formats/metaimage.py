@@ -16,6 +16,7 @@ from sg.formats.headers import Geometry, Header, by, check_spacing, grid
 from sg.formats.text import HEADER_MAX, check_text, named_file, numbers
 
 SUFFIXES = (".mha", ".mhd")
+SKIPPED_MAX = 2.0**53  # bytes; beyond it a number of the header is no exact one
 # MET_LONG and MET_ULONG are left out: their width depends on the machine that wrote them
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -147,7 +148,7 @@ def _data_file(path: Path, fields: Fields) -> Path | None:
 def _skipped(fields: Fields, compressed: bool) -> int:
     """Bytes at the beginning of a data file that are not voxels."""
     (skipped,) = _numbers(fields, "HeaderSize", 1, "0")
-    if skipped < 0 or skipped != int(skipped) or (skipped and compressed):
+    if not 0 <= skipped <= SKIPPED_MAX or skipped != int(skipped) or (skipped and compressed):
         raise Refusal(
             "header", f"The header says HeaderSize = {skipped:g}, so the file's length cannot be checked."
         )

@@ -194,6 +194,9 @@ def _affines(header: NiftiHeader) -> list[np.ndarray]:
     if int(header["qform_code"]) > 0:
         _check_finite(header, "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
         try:
+            if header["pixdim"][0] == 0:  # the standard has it taken as 1
+                header = header.copy()
+                header["pixdim"][0] = 1
             affines.append(header.get_qform())
         except (ValueError, nib.spatialimages.HeaderDataError):
             raise Refusal("header", "The header's rotation of the scan (qform) is not a rotation.") from None

@@ -55,6 +55,18 @@ def write_good(root):
     }  # fmt: skip
 
 
+def second_phase(ds, index):
+    """The slices of a later phase, between those of the first."""
+    ds.AcquisitionNumber = 2
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index}"
+
+
+def another_study(ds, index):
+    """One slice of another study, in a series that names no patient."""
+    if index == 7:
+        ds.StudyInstanceUID = "1.2.3.4"
+
+
 def write_damaged(root):
     """Damaged and foreign files; the rule of each by the path that it is listed under."""
     whole = write_nifti(root / "x" / "cut.nii.gz", ct(21))
@@ -99,6 +111,22 @@ def write_damaged(root):
     content = stream[4].read_bytes()
     start = content.index(b"\xff\x4f\xff\x51")  # where a JPEG 2000 codestream begins
     stream[4].write_bytes(content[:start] + bytes(64) + content[start + 64 :])
+    write_series(root / "phases" / "a", ct(41)[::2], series="phases", patient="p", spacing_mm=(4, 3, 10),
+                 extra=lambda ds, _: setattr(ds, "AcquisitionNumber", 1))  # fmt: skip
+    write_series(root / "phases" / "b", ct(42)[::2], series="phases", patient="p", spacing_mm=(4, 3, 10),
+                 origin_mm=(-40, -30, 12), extra=second_phase)  # fmt: skip
+    write_series(root / "studies", ct(43), series="studies", patient="", extra=another_study)
+    named = write_series(root / "named", ct(44), series="named", patient="named")
+    (root / "named" / "note.mhd").write_text(
+        f"ObjectType = Image\nNDims = 3\nElementDataFile = {named[-1].name}\n"
+    )
+    for path in write_series(root / "suffix", ct(45), series="suffix", patient="suffix"):
+        path.rename(path.with_suffix(".ct"))
+    last = max((root / "suffix").iterdir())
+    last.write_bytes(bytes(4096) + last.read_bytes()[4096:])
+    edit_header(write_itk(root / "x" / "far.mhd", ct(46)), HeaderSize="1e300")
+    write_itk(root / "x" / "stale.mhd", ct(47), compress=True)
+    (root / "x" / "stale.raw").write_bytes(b"voxels of an earlier day")
     foreign = write_series(root / "foreign", ct(36), series="foreign", patient="foreign")
     foreign[9].write_bytes(b"")
     return {
@@ -108,7 +136,9 @@ def write_damaged(root):
         "x/lost.mhd": "missing-data-file", "x/leaves.mhd": "outside-folder", "x/lying.nrrd": "truncated",
         "x/broken.nii": "missing-data-file|unreadable", "x/round": "link", "x/out.nii": "outside-folder",
         "x/bell\\x07.nii": "name", "x/twice.nii": "duplicate", "gap": "slices", "half": "truncated", "mr": "not-ct",
-        "stream": "damaged", "foreign": "slices", "foreign/" + foreign[9].name: "empty",
+        "phases": "slices", "studies": "slices", "named/note.mhd": "header|format", "suffix": "slices",
+        f"suffix/{last.name}": "format", "x/far.mhd": "header", "x/stale.raw": "format", "stream": "damaged",
+        "foreign": "slices", "foreign/" + foreign[9].name: "empty",
     }  # fmt: skip
 
 
@@ -134,6 +164,6 @@ def test_exactly_the_damaged_scans_of_a_folder_are_set_aside(tmp_path, workers):
         assert rule in rules[path].split("|"), path
     assert all(row.reason.endswith(".") for row in made.quarantine)
     # The same voxels once plain and once compressed are twins, not the same file: both stay, as one patient
-    assert {row.patient for row in made.scans} == patients
+    assert {row.patient for row in made.scans} == patients | {"named", "stale"}
     assert {row.path for row in made.scans} >= {"x/same again.nii", "a/compressed.nii.gz"}
     assert [(twin.by, twin.patient) for twin in made.twins] == [("voxels", "compressed")]

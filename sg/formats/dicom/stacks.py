@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -215,6 +216,7 @@ def _check_identity(members: list[_Member]) -> None:
     """Refuse files of several series or patients, and the same instance twice."""
     wanted: tuple[tuple[str, Callable[[_Member], str]], ...] = (
         ("series", lambda member: member.identity.series),
+        ("study", lambda member: member.identity.study),
         ("patient", lambda member: member.identity.patient),
     )
     first, seen = members[0], {}
@@ -291,6 +293,7 @@ def _step(slices: list[Slice], positions: np.ndarray, normal: np.ndarray) -> np.
         thickness = slices[0].thickness_mm
         return normal * (thickness[0] if thickness and thickness[0] > 0 else 1.0)
     _check_doubles(slices, positions @ normal)
+    _check_phases(slices)
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     distance = float(np.linalg.norm(step))
     off = np.linalg.norm(positions - positions[0] - np.arange(len(slices))[:, None] * step, axis=1)
@@ -329,6 +332,24 @@ def _check_doubles(slices: list[Slice], places: np.ndarray) -> None:
         f"{double.size} of {len(slices)} slices lie where another one does, first {one.name} and {other.name}; a volume "
         f"has one slice at each place.{why}",
     )
+
+
+def _check_phases(slices: list[Slice]) -> None:
+    """Refuse slices of several phases in turn: along the scan, a phase that was left does not come again."""
+    left: set[tuple[tuple[str, str], ...]] = set()
+    for one, other in pairwise(slices):
+        if one.phase == other.phase:
+            continue
+        left.add(one.phase)
+        if other.phase in left:
+            said = " and ".join(
+                f"{keyword} {value}" for part in (one, other) for keyword, value in part.phase
+            )
+            raise Refusal(
+                "slices",
+                f"Slices of several phases lie between each other, as {one.name} and {other.name} do ({said}); put one "
+                "phase alone.",
+            )
 
 
 def _uneven(slices: list[Slice], positions: np.ndarray, places: np.ndarray) -> Refusal:
