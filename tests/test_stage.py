@@ -140,7 +140,8 @@ def test_an_output_moved_out_of_the_way_by_a_run_killed_at_that_moment_comes_bac
     aside.mkdir(parents=True)
     (simple.root / "data/embed").rename(aside / "embed.old")
     done = simple.run(
-        "embed", BODY="print(sorted(p.name for p in Path('data/embed').iterdir())); os.kill(os.getpid(), 9)"
+        "embed",
+        BODY="print(sorted(p.name for p in Path('data/embed').iterdir()), flush=True); os.kill(os.getpid(), 9)",
     )
     assert done.stdout == "['a.txt', 'b.txt']\n"
     assert outputs(simple) == before
