@@ -19,8 +19,9 @@ from sg.cohorts.phantom import layouts
 from sg.cohorts.phantom.making import Job, render_one
 from sg.cohorts.records import QuarantineRow, ScanRow, TwinRow, read_rows
 from sg.params import Cohort, PhantomRecipe, PhantomShared, Source, SplitFractions
-from sg.scans import Geometry, Refusal
+from sg.scans import Geometry
 from sg.twins import OUTSIDE, Likeness, find, likeness
+from tests.cohorts import here
 from tests.dicom_files import write_series
 from tests.scan_files import LIMITS
 
@@ -257,14 +258,7 @@ def write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
 
 def test_planted_twins_are_found_and_made_one_patient_on_one_side_of_a_split(patients, tmp_path, monkeypatch):
-    def each(work, jobs, workers, seconds):
-        for job in jobs:
-            try:
-                yield index.measure(*job)
-            except Refusal as refusal:
-                yield refusal
-
-    monkeypatch.setattr(index, "each", each)
+    monkeypatch.setattr(index, "each", here.each)
     raw = tmp_path / "raw" / "own"
     raw.mkdir(parents=True)
     for number, (array, geometry) in enumerate(patients):

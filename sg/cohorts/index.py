@@ -24,6 +24,7 @@ from sg.cohorts.decathlon import list_decathlon
 from sg.cohorts.folder import TRUTH, Listing, inside, list_folder, names
 from sg.cohorts.luna16 import list_luna16
 from sg.cohorts.records import Entry, FileRow, FindingRow, QuarantineRow, ScanRow, TwinRow, write_rows
+from sg.cohorts.walking import shown
 from sg.errors import InputError
 from sg.isolated import bound_memory, each, memory_for
 from sg.params import Cohort, Limits, Source
@@ -88,7 +89,7 @@ class _Item:
         return self.measured.sha256[:IDENTITY_DIGITS] if self.measured else ""
 
     def __str__(self) -> str:
-        return f"{_shown(self.entry.path)} of {self.source}"
+        return f"{shown(self.entry.path)} of {self.source}"
 
 
 @dataclass
@@ -272,7 +273,7 @@ def _leave_out(raw: Path, name: str, source: Source, listing: Listing, said: _Sa
             kept.append(entry)
     refused = []
     for row in listing.refused:
-        known = unwanted.intersection((str(row.path), str(row.path.relative_to(source.path))))
+        known = unwanted.intersection(names(Entry(row.path, "", None, None, None), source))
         used |= known
         if not known:
             refused.append(row)
@@ -410,7 +411,7 @@ def _set_doubles_aside(items: Sequence[_Item], sources: Mapping[str, Source], sa
             lost = sorted(set(_uses(item, sources)) - set(_uses(first, sources)))
             if lost:
                 said.warnings.append(
-                    f"{item.source}: {_shown(item.entry.path)} is {first}, which does not serve {', '.join(lost)}; add "
+                    f"{item.source}: {shown(item.entry.path)} is {first}, which does not serve {', '.join(lost)}; add "
                     f"that to the use of {first.source} if it should"
                 )
             continue
@@ -559,22 +560,16 @@ def _findings(items: Sequence[_Item], said: _Sayings) -> list[FindingRow]:
 
 def _quarantine(items: Sequence[_Item], listings: Mapping[str, Listing]) -> list[QuarantineRow]:
     rows = [
-        QuarantineRow(_shown(refused.path), name, refused.rule, refused.reason, "")
+        QuarantineRow(shown(refused.path), name, refused.rule, refused.reason, "")
         for name, listing in listings.items()
         for refused in listing.refused
     ]
     rows += [
-        QuarantineRow(_shown(item.entry.path), item.source, item.refusal.rule, item.refusal.reason, item.scan)
+        QuarantineRow(shown(item.entry.path), item.source, item.refusal.rule, item.refusal.reason, item.scan)
         for item in items
         if item.refusal is not None
     ]
     return sorted(rows, key=lambda row: (row.path, row.source, row.rule))
-
-
-def _shown(path: Path) -> str:
-    """A path as text that can be written into a table, whatever bytes its name is made of."""
-    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _truths(raw: Path, items: Sequence[_Item], sources: Mapping[str, Source]) -> dict[str, Path]:

@@ -45,6 +45,12 @@ def test_scans_are_found_at_any_depth_sorted_and_a_patient_is_the_stem(tmp_path)
     assert not refused
 
 
+def test_a_folder_named_truth_hides_nothing_but_what_phantoms_keep_there(tmp_path):
+    touch(tmp_path, "truth/a.h5", "truth/b.nii", "truth/c.foo")
+    listing, paths, refused = listed(tmp_path)
+    assert (paths, refused, listing.ignored) == (["truth/b.nii"], {"truth/c.foo": "format"}, {"truth": 1})
+
+
 def test_paths_are_relative_to_raw_not_to_the_source(tmp_path):
     touch(tmp_path, "mine/a.nii", "other/b.nii")
     assert listed(tmp_path, "mine")[1] == ["mine/a.nii"]

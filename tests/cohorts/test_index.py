@@ -13,8 +13,9 @@ from sg.cohorts.records import Entry, FileRow, FindingRow, QuarantineRow, ScanRo
 from sg.errors import InputError
 from sg.params import Cohort, Source, SplitFractions
 from sg.roles import RoleRow, decide_roles
-from sg.scans import Refusal, digest, files_of
+from sg.scans import digest, files_of
 from sg.splits import place
+from tests.cohorts import here
 from tests.dicom_files import uid, write_series
 from tests.scan_files import LIMITS, ORIGIN_MM, SHAPE, SPACING_MM, ct, edit_header, write_itk, write_nifti
 
@@ -41,17 +42,8 @@ def processes():
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch, request):
     """All other tests read in their own process, for speed."""
-    if "processes" in request.fixturenames:
-        return
-
-    def each(work, jobs, workers, seconds):
-        for job in jobs:
-            try:
-                yield index.measure(*job)
-            except Refusal as refusal:
-                yield refusal
-
-    monkeypatch.setattr(index, "each", each)
+    if "processes" not in request.fixturenames:
+        monkeypatch.setattr(index, "each", here.each)
 
 
 @pytest.fixture
@@ -328,6 +320,22 @@ def test_a_list_leaves_scans_out_and_a_line_for_no_scan_is_a_warning(raw):
     assert sorted(row.patient for row in made.scans) == ["b", "c"]
     assert made.summary["by_source"]["own"]["ignored"] == {"left out": 2}
     assert made.summary["warnings"] == ["own: own/out.list names none.nii, which matches no scan"]
+
+
+def test_a_list_takes_away_what_was_set_aside_too(raw):
+    (raw / "own" / "deep" / "e.foo").write_bytes(b"x")
+    (raw / "own" / "f.foo").write_bytes(b"x")
+    (raw / "out.list").write_text("own/f.foo\nown/deep\n")
+    made = index.build(cohort(raw, own=source(leave_out="out.list")), 1, 1)
+    assert (made.quarantine, made.summary["warnings"]) == ([], [])
+    assert made.summary["by_source"]["own"]["ignored"] == {"left out": 3}
+
+
+def test_files_of_one_series_that_are_given_to_two_patients_are_an_error(raw):
+    write_series(raw / "own" / "s", ct(9), series="s")
+    (raw / "who.csv").write_text("path,patient\nown/s/000.dcm,x\ns/001.dcm,y\n")
+    with pytest.raises(InputError, match=r"files of one series \(own/s\) are given to x and to y"):
+        index.build(cohort(raw, own=source(patients="who.csv")), 1, 1)
 
 
 def test_a_patients_name_fits_into_64_plain_characters(raw):

@@ -9,7 +9,17 @@ import SimpleITK as sitk
 
 from sg.formats import nifti
 from sg.scans import Refusal, digest, files_of, read_header, read_scan
-from tests.scan_files import LIMITS, ORIGIN_MM, SHAPE, SPACING_MM, ct, write_itk, write_nifti, write_pair
+from tests.scan_files import (
+    LIMITS,
+    ORIGIN_MM,
+    SHAPE,
+    SPACING_MM,
+    ct,
+    write_itk,
+    write_nifti,
+    write_pair,
+    write_with_header,
+)
 
 
 def check_refused(path, rule, words=""):
@@ -189,3 +199,13 @@ def test_a_pair_and_one_file_of_the_same_scan_agree(tmp_path):
     assert geometries[0] == geometries[1]
     image = sitk.ReadImage(str(pair))
     np.testing.assert_allclose(geometries[0].origin_mm, image.GetOrigin())
+
+
+def test_a_qfac_of_0_is_taken_as_1_as_simpleitk_does(tmp_path):
+    path = write_with_header(
+        tmp_path / "a.nii", ct(), pixdim=[0, *SPACING_MM, 1, 1, 1, 1], sform_code=0, vox_offset=352
+    )
+    image = sitk.ReadImage(str(path))
+    geometry = read_header(path, tmp_path, LIMITS).geometry
+    np.testing.assert_allclose(geometry.direction, image.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(geometry.origin_mm, image.GetOrigin(), atol=1e-3)
