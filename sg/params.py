@@ -46,6 +46,17 @@ class Plan(Section):
 # ------------------------------------------------------------------------------------------- phantom
 
 
+# What a phantom's body spans, mm above the carina: no scan can begin or end beyond it.
+BODY_BOTTOM_MM, BODY_TOP_MM = -380.0, 180.0
+RANGE_LEAST_MM = 80.0
+LUNG_DEPTH_MM = 120.0  # of the smallest lungs, front to back: what does not fit in there is no nodule
+
+Range = tuple[
+    Annotated[float, Field(ge=BODY_BOTTOM_MM, le=BODY_TOP_MM)],
+    Annotated[float, Field(ge=BODY_BOTTOM_MM, le=BODY_TOP_MM)],
+]
+
+
 class PhantomShared(Section):
     """Acquisition and anatomy that all phantom cohorts share."""
 
@@ -60,69 +71,205 @@ class PhantomShared(Section):
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
         Field(description="least and largest standard deviation of the noise of a scan, HU"),
     ]
+    chest_range_mm: Annotated[
+        Range,
+        Field(description="mean lower and upper end of whole chest scans, mm above the carina"),
+    ]
+    abdomen_range_mm: Annotated[
+        Range,
+        Field(description="mean lower and upper end of abdominal scans, mm above the carina"),
+    ]
+    parts: Annotated[
+        Share,
+        Field(
+            description="share of chest scans that show the apices or the bases alone, or go on to the kidneys"
+        ),
+    ]
+    oblique_deg: Annotated[
+        float,
+        Field(ge=0, le=20, description="most that the voxels of an oblique scan are turned by, degrees"),
+    ]
+    nodule_mm: Annotated[
+        tuple[Annotated[float, Field(ge=3)], Annotated[float, Field(le=LUNG_DEPTH_MM / 2)]],
+        Field(description="least and largest diameter of lung nodules, mm"),
+    ]
+    variants: Annotated[
+        Share,
+        Field(
+            description="share of patients with a variant: azygos lobe, effusion, emphysema, scoliosis, a lobe removed"
+        ),
+    ]
     truth_grid_mm: Annotated[
         float,
         Field(
-            ge=4, le=40, description="spacing of the coarse grid on which truth/ keeps the atlas position, mm"
+            ge=4,
+            le=40,
+            description="spacing of the coarse grid on which truth/ keeps the organs' displacements, mm",
         ),
     ]
 
     @model_validator(mode="after")
     def _ordered(self) -> PhantomShared:
-        for name in ("spacing_xy_mm", "spacing_z_mm", "noise_hu"):
+        for name in ("spacing_xy_mm", "spacing_z_mm", "noise_hu", "nodule_mm"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must be [least, largest], got [{low}, {high}]")
+        for name in ("chest_range_mm", "abdomen_range_mm"):
+            low, high = getattr(self, name)
+            if high - low < RANGE_LEAST_MM:
+                raise ValueError(
+                    f"{name} must be [lower end, upper end], at least {RANGE_LEAST_MM:g} mm apart, got [{low}, {high}]"
+                )
         return self
 
 
-class PhantomRecipe(Section):
-    """One phantom cohort: how many patients stand in which split of which public layout."""
+SPLITS = ("train", "validation", "test")
 
-    layout: Annotated[
-        Literal["luna16", "decathlon"],
-        Field(description="the public layout it is written in: LUNA16 (nodules) or Decathlon (liver)"),
-    ]
+
+class PhantomRecipe(Section):
+    """How many patients a phantom cohort has in which split."""
+
     train: Annotated[int, Field(ge=0, description="training patients")]
     validation: Annotated[int, Field(ge=0, description="validation patients")]
     test: Annotated[int, Field(ge=0, description="test patients")]
-    nodules: Annotated[
-        tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, le=20)]],
-        Field(description="least and largest number of nodules in a patient"),
-    ]
-    candidates: Annotated[
-        int,
-        Field(
-            ge=0, description="look-alikes (vessel bends and the like) listed for each patient, LUNA16 only"
-        ),
-    ]
 
     @model_validator(mode="after")
-    def _possible(self) -> PhantomRecipe:
+    def _somebody(self) -> PhantomRecipe:
         if self.train + self.validation + self.test == 0:
             raise ValueError(
                 "a phantom cohort needs at least one patient; take it out of phantom.cohorts instead"
             )
-        if self.nodules[0] > self.nodules[1]:
-            raise ValueError(f"nodules must be [least, largest], got {list(self.nodules)}")
-        if self.layout == "decathlon":
-            for split, most in (("train", 100), ("validation", 15), ("test", 15)):
-                if getattr(self, split) > most:
-                    raise ValueError(
-                        f"{split} must be at most {most} in the Decathlon layout, whose splits go by case number "
-                        f"(0-99, 100-114, 115-129), got {getattr(self, split)}"
-                    )
         return self
 
 
+Few = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, le=20)]]
+
+
+def _in_order(name: str, pair: tuple[int, int]) -> None:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{name} must be [least, largest], got {list(pair)}")
+
+
+class ChestPhantoms(PhantomRecipe):
+    """Chest CT with nodules, in the layout of LUNA16 or of LIDC-IDRI."""
+
+    layout: Annotated[
+        Literal["luna16", "lidc"], Field(description="the data set whose files it is written as")
+    ]
+    nodules: Annotated[Few, Field(description="least and largest number of nodules in a patient")]
+    candidates: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=600,
+            description="look-alikes (vessel bends, scars, lymph nodes, rib ends and the like) of each patient, "
+            "listed as candidates (LUNA16's first list: 551065 in 888 scans, 620 each)",
+        ),
+    ]
+    twins_of: Annotated[
+        Name | None,
+        Field(
+            description="another chest cohort, some of whose patients are scanned here again under other names; null: none"
+        ),
+    ]
+    twins: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="how many of this cohort's patients are such twins: the first of every split in turn",
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _possible(self) -> ChestPhantoms:
+        _in_order("nodules", self.nodules)
+        if self.twins > self.train + self.validation + self.test:
+            raise ValueError(
+                f"twins must be at most the cohort's {self.train + self.validation + self.test} patients, got {self.twins}"
+            )
+        if (self.twins > 0) != (self.twins_of is not None):
+            raise ValueError(
+                "twins and twins_of go together: name the other cohort, or set them to 0 and null"
+            )
+        return self
+
+    def twins_by_split(self) -> dict[str, int]:
+        """How many twins each split has: the splits take turns while they have patients left."""
+        turns = sorted(
+            (turn, split) for split, name in enumerate(SPLITS) for turn in range(getattr(self, name))
+        )
+        chosen = [split for _, split in turns[: self.twins]]
+        return {name: chosen.count(split) for split, name in enumerate(SPLITS)}
+
+
+class LiverPhantoms(PhantomRecipe):
+    """Abdominal CT with liver lesions, in the layout of the Decathlon's Task03_Liver."""
+
+    layout: Annotated[
+        Literal["decathlon-liver"], Field(description="the data set whose files it is written as")
+    ]
+    lesions: Annotated[Few, Field(description="least and largest number of liver lesions in a patient")]
+
+    @model_validator(mode="after")
+    def _possible(self) -> LiverPhantoms:
+        _in_order("lesions", self.lesions)
+        for split, most in (("train", 100), ("validation", 15), ("test", 15)):
+            if getattr(self, split) > most:
+                raise ValueError(
+                    f"{split} must be at most {most} in the Decathlon layout, whose splits go by case number "
+                    f"(0-99, 100-114, 115-129), got {getattr(self, split)}"
+                )
+        return self
+
+
+class BrainPhantoms(PhantomRecipe):
+    """Brain MR of tumours in four contrasts, as BraTS 2018 or the Decathlon's Task01_BrainTumour lay it out."""
+
+    layout: Annotated[
+        Literal["brats", "decathlon-brain"], Field(description="the data set whose files it is written as")
+    ]
+    spacing_mm: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=6,
+            description="voxel size, mm; 1 as in the data sets (240 x 240 x 155 voxels), coarser for tests",
+        ),
+    ]
+
+
+AnyPhantoms = Annotated[
+    Union[ChestPhantoms, LiverPhantoms, BrainPhantoms],  # noqa: UP007
+    Field(discriminator="layout"),
+]
+
+
 class Phantom(Section):
-    """The embedded cohort: synthetic chest CTs with known truth."""
+    """The embedded cohort: synthetic patients with known truth."""
 
     cohorts: Annotated[
         list[Name], Field(description="cohorts to make, each with a recipe below; empty makes none")
     ]
     shared: PhantomShared
-    recipes: dict[Name, PhantomRecipe]
+    recipes: dict[Name, AnyPhantoms]
+
+    @model_validator(mode="after")
+    def _twins(self) -> Phantom:
+        for name, recipe in self.recipes.items():
+            if not isinstance(recipe, ChestPhantoms) or recipe.twins_of is None:
+                continue
+            other = self.recipes.get(recipe.twins_of)
+            if not isinstance(other, ChestPhantoms) or other.twins_of is not None:
+                raise ValueError(
+                    f"recipes.{name}.twins_of must name a chest cohort that has no twins itself, got {recipe.twins_of!r}"
+                )
+            for split, twins in recipe.twins_by_split().items():
+                if twins > getattr(other, split):
+                    raise ValueError(
+                        f"recipes.{name}.twins must leave each split no more twins than {recipe.twins_of} has patients, got "
+                        f"{twins} in {split}, where it has {getattr(other, split)}"
+                    )
+        return self
 
 
 # -------------------------------------------------------------------------------------------- cohort
@@ -803,8 +950,15 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(_keys(problem["loc"]))
         match problem["type"]:
+            case "union_tag_invalid":
+                context = problem["ctx"]
+                tag, allowed = context["discriminator"].strip("'"), context["expected_tags"].replace("'", "`")
+                yield f"{key}.{tag}: must be one of {allowed}, got {context['tag']!r}"
+            case "union_tag_not_found":
+                tag = problem["ctx"]["discriminator"].strip("'")
+                yield f"{key}.{tag}: this parameter is missing; add it (docs/params.md says what it means)"
             case "extra_forbidden":
                 near = _near(problem["loc"])
                 yield f"{key}: there is no such parameter{near}; remove it or correct its name"
@@ -816,6 +970,19 @@ def _sentences(error: ValidationError) -> Iterator[str]:
             case _:
                 message = problem["msg"].replace("Input should", "must").replace("'", "`")
                 yield f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys that lead to a place in params.yaml.
+
+    Its location, but without the tag that tells one recipe from another; in a list, the tag says more than the number.
+    """
+    model: Any = Params
+    for number, part in enumerate(loc):
+        tagged = get_origin(model) is Union and isinstance(loc[number - 1], str)
+        model = _child(model, part)
+        if not (tagged and model is not None):
+            yield str(part)
 
 
 def _near(loc: tuple[int | str, ...]) -> str:
@@ -842,7 +1009,7 @@ def _child(annotation: Any, part: int | str) -> Any:
     if origin is Union:
         for option in map(_bare, args):
             fields = getattr(option, "model_fields", {})
-            tag = next((f for f in ("effect", "kind") if f in fields), None)
+            tag = next((f for f in ("effect", "kind", "layout") if f in fields), None)
             if tag and part in get_args(fields[tag].annotation):
                 return option
     return None

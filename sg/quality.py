@@ -16,69 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from sg.crops import read_crops, read_patterns, read_positions
-from sg.errors import InputError
 from sg.patches import PatchCache
 from sg.randomness import generator
-from sg.storage import open_h5
+from sg.truth import read_truth
 
 # Resamples of the patterns behind an interval, and the share of them within it.
 RESAMPLES = 2000
 LEVEL = 0.95
 # Patches held at a time while their correlations are summed.
 BLOCK = 64
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """Where the points of one scan lie in the atlas, on a coarse grid; NaN where there is no body.
-
-    `nodes` float32 (3, z, y, x) holds atlas positions (x, y, z) in mm; `origin_mm`, `spacing_mm` are (x, y, z) of the
-    grid in the scan's world (LPS).
-    """
-
-    nodes: np.ndarray
-    origin_mm: np.ndarray
-    spacing_mm: np.ndarray
-
-    def at(self, points_mm: np.ndarray) -> np.ndarray:
-        """Atlas positions (n, 3) in mm of world positions (n, 3), trilinear; NaN off the grid or beside its nodes.
-
-        A node counts only if it has weight, so that a point on the last node is as good as any.
-        """
-        shape = np.array(self.nodes.shape[:0:-1])  # (x, y, z)
-        place = (np.asarray(points_mm, np.float64) - self.origin_mm) / self.spacing_mm
-        outside = ((place < 0) | (place > shape - 1)).any(axis=1) | ~np.isfinite(place).all(axis=1)
-        place = np.where(outside[:, None], 0, place)
-        low = np.minimum(np.floor(place).astype(np.int64), np.maximum(shape - 2, 0))
-        weight = place - low
-        total = np.zeros((len(place), 3))
-        for corner in np.ndindex(2, 2, 2):
-            share = np.prod(np.where(corner, weight, 1 - weight), axis=1)
-            x, y, z = np.minimum(low + corner, shape - 1).T
-            values = self.nodes[:, z, y, x].T.astype(np.float64)
-            total += np.where(share[:, None] > 0, share[:, None] * values, 0)
-        total[outside] = np.nan
-        return total
-
-
-def read_atlas(path: Path) -> Atlas:
-    """The atlas grid of a phantom's truth. InputError if the file is damaged or another."""
-    with open_h5(path) as file:
-        nodes = file["atlas"][...]
-        origin, spacing = (
-            np.array(file["atlas"].attrs[name], np.float64) for name in ("grid_origin_mm", "grid_spacing_mm")
-        )
-    if (
-        nodes.ndim != 4
-        or len(nodes) != 3
-        or origin.shape != (3,)
-        or spacing.shape != (3,)
-        or not (spacing > 0).all()
-    ):
-        raise InputError(
-            f"{path}: `atlas` must be (3, z, y, x) with a grid's origin and spacing, got {nodes.shape}"
-        )
-    return Atlas(nodes, origin, spacing)
 
 
 @dataclass(frozen=True)
@@ -101,7 +47,7 @@ def measure(
 ) -> tuple[list[Measured], dict]:
     """The quality of the patterns in the folder `discovered`, whose patches `cache` holds; and all in figures.
 
-    `truth` is the folder of <scan>.h5 with atlas grids; what it does not hold has no distances. `crops_mm` and the
+    `truth` is the folder of <scan>.h5 as `sg.truth` reads them; what it does not hold has no distances. `crops_mm` and the
     other figures over all patterns are medians of the patterns' medians, with 95 % intervals by bootstrap over
     patterns. Random patients are drawn for each pattern among the training patients it fits into, the reference left
     out, none twice; `random_mm` is theirs. Fixed crops only, for the jittered ones are off by intention.
@@ -127,7 +73,7 @@ def _distances(
 ) -> tuple[dict[tuple[int, str], np.ndarray], int]:
     """Atlas distances to the reference's centre by (pattern, kind), NaN where unknown; and references without truth.
 
-    Empty if no scan has truth. Each scan's grid is read once.
+    Empty if no scan has truth. Each scan's truth is read once.
     """
     crops = read_crops(discovered / "crops.csv")
     crops = crops[crops["resolution"] == 0]
@@ -153,7 +99,7 @@ def _distances(
     where = np.full((len(asked), 3), np.nan)
     for scan, path in there.items():
         numbers = by_scan[scan]
-        where[numbers] = read_atlas(path).at(np.array([asked[number][3] for number in numbers]))
+        where[numbers] = read_truth(path).atlas_at(np.array([asked[number][3] for number in numbers]))
     origin = {asked[i][0]: where[i] for i in range(len(asked)) if asked[i][1] == "reference"}
     distances: dict[tuple[int, str], list[float]] = {}
     for (pattern, kind, _, _), place in zip(asked, where, strict=True):

@@ -1,4 +1,4 @@
-"""Make a cohort of synthetic chest CTs with known truth, in a public data set's layout."""
+"""Make a cohort of synthetic patients with known truth, in a public data set's layout."""
 
 from sg import paths
 from sg.cohorts.phantom.making import make
@@ -7,16 +7,19 @@ from sg.stage import stage
 if __name__ == "__main__":
     with stage("phantom", __doc__, "cohort") as run:
         cohort = run.items["cohort"]
-        recipe = run.read(f"phantom.recipes.{cohort}")
+        # All of them: a cohort may show patients of another one again.
+        recipes = run.read("phantom.recipes")
         made = make(
             run.output(paths.phantom(cohort)),
             run.seed,
             cohort,
-            recipe,
+            recipes,
             run.read("phantom.shared"),
             run.workers,
         )
+        known = [one.known for one in made]
         run.summary(
-            f"{cohort}: {len(made)} scans in the layout of {recipe.layout}, {sum(one.findings for one in made)} findings; "
-            f"atlas positions interpolate to {max(one.interpolation_error_mm for one in made):.1f} mm (95th percentile)"
+            f"{cohort}: {len(made)} scans in the layout of {recipes[cohort].layout}, "
+            f"{sum(one.findings for one in known)} findings; atlas positions interpolate to "
+            f"{max(one.interpolation_error_mm for one in known):.1f} mm (95th percentile)"
         )

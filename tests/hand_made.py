@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sg.params import Coordinates
 from sg.resampled import Resampled
 from sg.resampling import write_resampled
 from sg.roles import Roles, decide_roles
+from sg.storage import create_h5, write_array
 
 SPACING_MM = (2.0, 3.0, 4.0)
 
@@ -89,3 +91,25 @@ def scan_row(
         name(number), patient or f"patient-{number}", "hand", "folder", use, split, f"{number}.nii", "", "", "CT",
         (8, 8, 8), SPACING_MM, "LPS", 1, "0" * 64, "",
     )  # fmt: skip
+
+
+def write_truth_file(path: Path, displacements, labels, **attributes) -> None:
+    """A phantom's truth: maps (n, 3, z, y, x), labels (z, y, x) of which 0 has no counterpart and n is map n - 1.
+
+    Grid and scan lie along the world from 0 with 1 mm spacing, unless attributes of `sg.truth.Truth` say otherwise.
+    """
+    maps = len(displacements)
+    plain = {
+        "displacements": {"grid_origin_mm": np.zeros(3), "grid_spacing_mm": np.ones(3), "rotation": np.eye(3),
+                          "offset_mm": np.zeros(3)},
+        "labels": {"names": json.dumps(["own", *map(str, range(maps))]), "map_of_label": np.arange(-1, maps),
+                   "origin_mm": np.zeros(3), "spacing_mm": np.ones(3), "direction": np.eye(3)},
+    }  # fmt: skip
+    with create_h5(path) as file:
+        for kind, array in (
+            ("displacements", np.asarray(displacements, "<f4")),
+            ("labels", np.asarray(labels, "u1")),
+        ):
+            dataset = write_array(file, kind, array)
+            for key, value in plain[kind].items():
+                dataset.attrs[key] = attributes.get(key, value)

@@ -127,6 +127,48 @@ def test_no_field_has_a_default():
             r"phantom\.recipes\.luna16\.train: must be greater than or equal to 0, got -1",
         ),
         (
+            "phantom.recipes.luna16.layout",
+            "luna",
+            r"phantom\.recipes\.luna16\.layout: must be one of .*`lidc`.*got 'luna'",
+        ),
+        ("phantom.recipes.luna16.twin", 1, r"phantom\.recipes\.luna16\.twin: .*\(did you mean 'twins'\?\)"),
+        (
+            "phantom.recipes.luna16.nodules",
+            [4, 1],
+            r"luna16: nodules must be \[least, largest\], got \[4, 1\]",
+        ),
+        (
+            "phantom.recipes.luna16.nodules",
+            [0, 21],
+            r"luna16\.nodules\.1: must be less than or equal to 20, got 21",
+        ),
+        ("phantom.recipes.luna16.candidates", 700, r"luna16\.candidates: must be less than or equal to 600"),
+        (
+            "phantom.recipes.luna16.twins_of",
+            "liver",
+            r"phantom\.recipes\.luna16: twins and twins_of go together",
+        ),
+        (
+            "phantom.shared.nodule_mm",
+            [4.0, 130.0],
+            r"phantom\.shared\.nodule_mm\.1: must be less than or equal to 60, got 130\.0",
+        ),
+        (
+            "phantom.shared.nodule_mm",
+            [30.0, 4.0],
+            r"nodule_mm must be \[least, largest\], got \[30\.0, 4\.0\]",
+        ),
+        (
+            "phantom.shared.chest_range_mm",
+            [-500.0, 100.0],
+            r"phantom\.shared\.chest_range_mm\.0: must be greater than or equal to -380, got -500\.0",
+        ),
+        (
+            "phantom.shared.abdomen_range_mm",
+            [-100.0, -60.0],
+            r"abdomen_range_mm must be \[lower end, upper end\], at least 80 mm apart",
+        ),
+        (
             "phantom.shared.noise_hu",
             [30.0, 10.0],
             r"noise_hu must be \[least, largest\], got \[30\.0, 10\.0\]",
@@ -211,6 +253,52 @@ def test_what_is_not_a_mapping_is_refused(text, said):
 def test_scientific_notation_is_a_number_as_dvc_reads_it():
     study = parse(DEMO.replace("learning_rate: 0.001", "learning_rate: 1e-3"), "params.yaml")
     assert study.pretrain.shared.training.learning_rate == 1e-3
+
+
+def test_a_phantom_cohort_needs_somebody():
+    tree = yaml.safe_load(DEMO)
+    tree["phantom"]["recipes"]["luna16"] |= {"train": 0, "validation": 0, "test": 0}
+    assert "phantom.recipes.luna16: a phantom cohort needs at least one patient" in problems(
+        yaml.safe_dump(tree)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        (
+            {"twins_of": "lungs"},
+            "recipes.again.twins_of must name a chest cohort that has no twins itself, got 'lungs'",
+        ),
+        (
+            {"twins_of": "liver"},
+            "recipes.again.twins_of must name a chest cohort that has no twins itself, got 'liver'",
+        ),
+        (
+            {"twins_of": "again"},
+            "recipes.again.twins_of must name a chest cohort that has no twins itself, got 'again'",
+        ),
+        ({"twins": 7}, "recipes.again: twins must be at most the cohort's 6 patients, got 7"),
+        ({"twins": 0}, "recipes.again: twins and twins_of go together"),
+        (
+            {"train": 20, "test": 20, "twins": 30},
+            "recipes.again.twins must leave each split no more twins than luna16 has patients, got 15 in test",
+        ),
+    ],
+)
+def test_twins_are_of_a_chest_cohort_that_has_so_many_patients(changes, said):
+    tree = yaml.safe_load(DEMO)
+    recipes = tree["phantom"]["recipes"]
+    own = {"layout": "lidc", "train": 4, "validation": 0, "test": 2, "twins_of": "luna16", "twins": 3}
+    recipes["again"] = recipes["luna16"] | own | changes
+    text = yaml.safe_dump(tree)
+    if said is None:
+        assert parse(text, "params.yaml").phantom.recipes["again"].twins_by_split() == {
+            "train": 2, "validation": 0, "test": 1,
+        }  # fmt: skip
+    else:
+        assert said in problems(text)
 
 
 def test_lists_may_be_empty():

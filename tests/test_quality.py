@@ -7,69 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.interpolate import RegularGridInterpolator
 
 from sg.crops import CROP, PatternRow, write_crops, write_patterns, write_positions
-from sg.errors import InputError
 from sg.patches import ROW, PatchCache, write_cache
-from sg.quality import Atlas, bootstrap_median, correlations, in_a_line, measure, read_atlas, write_quality
-from sg.storage import create_h5, write_array
-from tests.hand_made import name, noise
+from sg.quality import bootstrap_median, correlations, in_a_line, measure, write_quality
+from tests.hand_made import name, noise, write_truth_file
 
 SIZE = (2, 3, 4)
 
 
-# ------------------------------------------------------------------------------------------- the atlas
-
-
-def atlas(seed: int = 0) -> Atlas:
-    nodes = np.random.default_rng(seed).normal(size=(3, 4, 5, 6)).astype(np.float32)
-    return Atlas(nodes, np.array([-10.0, 20.0, 5.0]), np.array([3.0, 4.0, 5.0]))
-
-
-def test_between_nodes_the_atlas_is_trilinear():
-    grid = atlas()
-    axes = [grid.origin_mm[i] + grid.spacing_mm[i] * np.arange(n) for i, n in enumerate((6, 5, 4))]
-    points = np.random.default_rng(1).uniform([a[0] for a in axes], [a[-1] for a in axes], (50, 3))
-    expected = RegularGridInterpolator(axes, grid.nodes.transpose(3, 2, 1, 0).astype(float))(points)
-    np.testing.assert_allclose(grid.at(points), expected, atol=1e-9)
-
-
-def test_a_point_on_a_node_has_its_value_whatever_is_beside_it():
-    grid = atlas()
-    grid.nodes[:, 2, 3, 4] = np.nan
-    points = np.array([(x, y, z) for x in (3, 4, 5) for y in (2, 3) for z in (2, 3)])
-    found = grid.at(grid.origin_mm + grid.spacing_mm * points)
-    for (x, y, z), value in zip(points, found, strict=True):
-        np.testing.assert_allclose(value, grid.nodes[:, z, y, x])
-
-
-def test_off_the_grid_and_beside_an_unknown_node_the_position_is_unknown():
-    grid = atlas()
-    grid.nodes[:, 0, 0, 0] = np.nan
-    inside, outside = grid.origin_mm + grid.spacing_mm * 0.5, grid.origin_mm - 0.1
-    assert np.isnan(grid.at(np.array([inside, outside, [np.nan, 0, 0]]))).all()
-
-
-def write_truth(folder: Path, scan: str, shift_mm, missing_below_x: float | None = None) -> None:
-    """An atlas in which the point p of this scan is p + shift; without tissue below some x, if given."""
+def write_truth(folder: Path, scan: str, shift_mm, missing_below_x: float = -np.inf) -> None:
+    """An atlas in which the point p of this scan is p + shift; something of the patient's own below some x."""
     folder.mkdir(exist_ok=True)
-    axis = np.arange(0, 101, 10.0)
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    nodes = np.stack([x, y, z]) + np.reshape(shift_mm, (3, 1, 1, 1))
-    if missing_below_x is not None:
-        nodes[:, x < missing_below_x] = np.nan
-    with create_h5(folder / f"{scan}.h5") as file:
-        grid = write_array(file, "atlas", nodes.astype(np.float32))
-        grid.attrs["grid_origin_mm"], grid.attrs["grid_spacing_mm"] = (0.0, 0.0, 0.0), (10.0, 10.0, 10.0)
-
-
-def test_a_file_without_a_proper_atlas_is_refused(tmp_path):
-    with create_h5(tmp_path / "t.h5") as file:
-        grid = write_array(file, "atlas", np.zeros((2, 3, 3, 3), np.float32))
-        grid.attrs["grid_origin_mm"], grid.attrs["grid_spacing_mm"] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    with pytest.raises(InputError, match=r"t\.h5: `atlas` must be \(3, z, y, x\)"):
-        read_atlas(tmp_path / "t.h5")
+    nodes = np.broadcast_to(np.reshape(shift_mm, (1, 3, 1, 1, 1)), (1, 3, 2, 2, 2))
+    labels = np.broadcast_to(np.arange(0, 101, 10) >= missing_below_x, (11, 11, 11))
+    write_truth_file(
+        folder / f"{scan}.h5", nodes, labels, grid_spacing_mm=(100.0,) * 3, spacing_mm=(10.0,) * 3
+    )
 
 
 # ---------------------------------------------------------------------------------------- whole
@@ -184,7 +138,7 @@ def test_without_truth_there_are_no_distances_and_a_sentence_says_so(tmp_path, c
 def test_crops_where_the_atlas_is_unknown_are_left_out_and_counted(tmp_path, cache):
     discovered = write_discovered(tmp_path / "discovered")
     for i in range(6):
-        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=None if i != 2 else 90)
+        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=90 if i == 2 else -np.inf)
     rows, figures = measure(discovered, cache, tmp_path / "truth", 20, 1)
     assert (rows[0].crops, rows[0].crops_mm) == (1, pytest.approx(2.0, abs=1e-4))
     assert (rows[1].crops, rows[1].crops_mm) == (1, pytest.approx(4.0, abs=1e-4))
@@ -195,7 +149,7 @@ def test_crops_where_the_atlas_is_unknown_are_left_out_and_counted(tmp_path, cac
 def test_a_reference_off_the_atlas_costs_its_pattern_and_is_counted(tmp_path, cache):
     discovered = write_discovered(tmp_path / "discovered")
     for i in range(6):
-        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=90 if i == 0 else None)
+        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=90 if i == 0 else -np.inf)
     rows, figures = measure(discovered, cache, tmp_path / "truth", 20, 1)
     assert (rows[0].crops, rows[0].random) == (0, 0)
     assert np.isnan(rows[0].crops_mm)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sg import params
-from sg.perturbations.compiled import compiled
+from sg.compiled import compiled
 
 CELLS_PER_SIGMA = 2
 PUBLISHED_WIDTH = 64

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sg import params
-from sg.perturbations.compiled import compiled
+from sg.compiled import compiled
 
 # Published: 100,000 samples, and an interpolation among them for every voxel.
 SAMPLES = 2001

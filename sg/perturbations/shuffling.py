@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sg import params
-from sg.perturbations.compiled import compiled
+from sg.compiled import compiled
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The embedded cohort: seeded synthetic chest CTs with known truth, written in public data sets' layouts.
+"""The embedded cohort: seeded synthetic patients with known truth, written in public data sets' layouts.
 
-`making.make` writes a whole cohort. From the bottom up: `fields` (lattices, smooth noise, distances), `anatomy`
-(the atlas, and how one patient differs from it), `vessels` (branching trees), `findings` (nodules, lesions,
-look-alikes), `acquisition` (grid, noise, orientation), `rendering` (the scan and its labels), `truth` (the atlas
-position on a coarse grid), `layouts` (LUNA16, Decathlon).
+`making.make` writes a whole cohort. A person is drawn first, without knowing any scan: `habitus`, `organ_maps` and
+`anatomy` (each organ's own way from the atlas: `atlas`, `surfaces`, `skeleton`, sized by `sizing`), `variants`, `trees`
+and `vessels`, `findings`. Then how it is scanned: `acquisition` (`grid`, `noise`, `artefacts`). `rendering` has the
+painters of `painting` paint the person on the scan's voxels. `layouts` writes it, `truth` and `tables` what is known of
+it. `brain` makes MR of heads.
 """

@@ -1,100 +1,136 @@
-"""How a patient is scanned: field of view, slices, orientation of the stored axes, noise."""
+"""How a person is scanned: contrast medium, kernel, slices, noise, movement, what lies around the body.
+
+Drawn apart from anatomy, from the scan's own chance (the contrast phase from the person's: two reconstructions of one
+study show the same phase), and recorded beside the truth. The chances of each kind are judged from a dozen public scans
+and what textbooks call common; no survey is known.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from sg.cohorts.phantom.anatomy import Patient
-from sg.cohorts.phantom.fields import Lattice
+from sg.cohorts.phantom.anatomy import Draw, Patient
+from sg.cohorts.phantom.artefacts import Motion, draw_motion, move, pad, streaks
+from sg.cohorts.phantom.canvas import Canvas
+from sg.cohorts.phantom.grid import Grid, draw_grid
+from sg.cohorts.phantom.noise import KernelName, blurred, levels, noise
+from sg.cohorts.phantom.painting.table import TableShape, paint_table, paint_things
+from sg.cohorts.phantom.rays import Blocks
+from sg.cohorts.phantom.tissues import Phase
 from sg.params import PhantomShared
 
-NOISE_WIDTH = (0.45, 0.6, 0.6)  # voxels (z, y, x): reconstruction kernels correlate neighbouring voxels
-OUTSIDE_HU = -2000.0  # what some scanners write outside the circle that they reconstruct
+__all__ = ["Acquisition", "Grid", "acquire", "draw_acquisition", "noise"]
 
-# The way the stored axes (i, j, k) run: to the Left, Posterior, Superior, or the other way. In a row of patients
-# these take turns, so that a reader meets all of them in a small cohort. LUNA16 has some scans turned by 180 degrees.
-ORIENTATIONS = {
-    "luna16": ("LPS", "LPS", "RAS", "LPS", "LPS"),
-    "decathlon": ("RAS", "LAS", "LPS"),
+# What scanners write outside the circle that they reconstruct, as seen in LIDC-IDRI, CMB-CRC, RICORD and others.
+PADDINGS = (-1024, -2000, -2048, -3024)
+LEAST_HU, MOST_HU = -1024, 3071  # 12 bits
+KERNEL_CHANCES: dict[str, dict[KernelName, float]] = {
+    "chest": {"smooth": 0.3, "standard": 0.45, "sharp": 0.25},
+    "abdomen": {"smooth": 0.4, "standard": 0.6},
 }
+# Where within the range of noise a kernel's scans lie.
+NOISE_WITHIN = {"smooth": (0.0, 0.6), "standard": (0.15, 0.8), "sharp": (0.5, 1.0)}
+THICKEST_MM = 5.0  # of slices that overlap; thicker ones touch
+WIDTH_MM = 375.0  # of an average body; a wider one has more noise
+NOISE_PER_MM = 0.004  # half of exp(0.019 / 2 per mm), for the tube's current follows the body half-way
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The scan's voxels: `lattice` in LPS, and how the stored axes run along it."""
+class Acquisition:
+    """One scan of one person, but for the noise itself.
 
-    lattice: Lattice
-    orientation: str
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """(x, y, z)."""
-        return self.lattice.shape[::-1]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        return self.lattice.spacing_mm
-
-    @property
-    def signs(self) -> tuple[int, int, int]:
-        """+1 where the stored axis (x, y, z) runs as LPS does, -1 where it runs the other way."""
-        return tuple(
-            1 if letter == along else -1 for letter, along in zip(self.orientation, "LPS", strict=True)
-        )
-
-    @property
-    def origin_mm(self) -> tuple[float, float, float]:
-        """LPS position of the first stored voxel."""
-        axes = (self.lattice.x, self.lattice.y, self.lattice.z)
-        return tuple(float(axis[0 if sign > 0 else -1]) for axis, sign in zip(axes, self.signs, strict=True))
-
-    def stored(self, array: np.ndarray) -> np.ndarray:
-        """An array (z, y, x) on the lattice as it is stored, and the other way round."""
-        return np.ascontiguousarray(array[tuple(slice(None, None, sign) for sign in self.signs[::-1])])
-
-
-def draw_grid(
-    patient: Patient, number: int, layout: str, shared: PhantomShared, rng: np.random.Generator
-) -> Grid:
-    """The grid of one patient's scan.
-
-    The field of view holds the body with some margin, but is 280 to 360 mm wide, so that a large body is cut at the
-    sides. Chest scans reach from above the lungs to below them, 280 to 350 mm in a patient of average height; liver
-    scans from the heart or the dome of the liver to below the kidneys, 220 to 320 mm. The spacing has three decimals
-    and the origin two, as they are written, so that what is written is what was computed with.
+    `noise_hu` is the noise's standard deviation in large organs. `modulation` says how unevenly it is spread (see
+    `noise.levels`), `streaks` how strong beam hardening is (about 1), `padding_hu` what stands outside the circle
+    (None: all is reconstructed).
     """
-    in_plane = round(float(rng.uniform(*shared.spacing_xy_mm)), 3)
-    between = round(float(rng.uniform(*shared.spacing_z_mm)), 3)
-    body = 2 * (151 * patient.width + patient.fat_mm)
-    count = round(float(np.clip(body + rng.uniform(6, 36), 280, 360)) / in_plane)
-    if layout == "luna16":
-        top, bottom = rng.uniform(98, 116), rng.uniform(-234, -182)
-    else:
-        top, bottom = rng.uniform(-92, -25), rng.uniform(-345, -312)
-    slices = round(float(top - bottom) * patient.height / between)
-    shift = rng.normal(0, 5, 2)
-    middle = patient.centre_mm[:2] + shift
-    high = patient.centre_mm[2] + top * patient.height
-    origin = [round(float(m - in_plane * (count - 1) / 2), 2) for m in middle]
-    origin.append(round(float(high - between * (slices - 1)), 2))
-    axes = (
-        o + s * np.arange(n)
-        for o, s, n in zip(origin, (in_plane, in_plane, between), (count, count, slices), strict=True)
+
+    grid: Grid
+    covers: str  # chest, apices, bases, chest-abdomen, abdomen
+    phase: Phase
+    kernel: KernelName
+    thickness_mm: float  # of a slice; their distance is the grid's
+    noise_hu: float
+    modulation: float
+    streaks: float
+    motion: Motion
+    table: TableShape
+    things: tuple[str, ...]
+    padding_hu: int | None
+
+
+def draw_acquisition(
+    patient: Patient,
+    number: int,
+    protocol: str,
+    shared: PhantomShared,
+    person: Draw,
+    scan: Draw,
+    whole: bool = False,
+) -> Acquisition:
+    """How the patient of that number is scanned. `protocol`: chest or abdomen; `person` and `scan` draw for a purpose.
+
+    The scan shows what such a protocol shows, or, if not `whole`, with a chance the apices or the bases alone or the
+    abdomen too.
+    """
+    phase = "none"
+    if person("phase").random() < (0.8 if protocol == "abdomen" else 0.5):
+        phase = "venous" if protocol == "abdomen" else "arterial"
+    covers, body, grid = draw_grid(patient, number, protocol, shared, scan("grid"), whole)
+    rng = scan("acquisition")
+    kernels = list(KERNEL_CHANCES[protocol])
+    chances = np.cumsum(list(KERNEL_CHANCES[protocol].values()))
+    kernel = kernels[int(np.searchsorted(chances, rng.random(), side="right"))]
+    between = grid.spacing_mm[2]
+    overlap = rng.random()
+    ratio = 1.0 if overlap < 0.6 else rng.uniform(1.2, 2.0) if overlap < 0.85 else rng.uniform(0.5, 0.9)
+    thickness = min(float(ratio) * between, max(between, THICKEST_MM))
+    return Acquisition(
+        grid=grid,
+        covers=covers,
+        phase=phase,
+        kernel=kernel,
+        thickness_mm=max(round(thickness, 2), 0.5),
+        noise_hu=_draw_noise(rng, shared, kernel, body.width_mm),
+        modulation=round(float(rng.uniform(0.5, 1.0)), 3),
+        streaks=round(float(rng.lognormal(-0.2, 0.6)), 3),
+        motion=draw_motion(rng),
+        table=("arc", "arc", "cradle", "flat", "none")[int(rng.integers(5))],
+        things=tuple(thing for thing, chance in (("clothes", 0.6), ("leads", 0.2)) if rng.random() < chance),
+        padding_hu=int(rng.choice(PADDINGS)) if rng.random() < 0.6 else None,
     )
-    turns = ORIENTATIONS[layout]
-    return Grid(Lattice(*axes), turns[number % len(turns)])
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int, int], sd_hu: float) -> np.ndarray:
-    """Noise of the given standard deviation, correlated between neighbouring voxels, float32 (z, y, x)."""
-    field = rng.standard_normal(shape, dtype=np.float32)
-    field = ndimage.gaussian_filter(field, NOISE_WIDTH, mode="wrap", truncate=3)
-    gain = 1.0
-    for width in NOISE_WIDTH:
-        taps = np.exp(-0.5 * (np.arange(-int(3 * width + 0.5), int(3 * width + 0.5) + 1) / width) ** 2)
-        gain *= float((taps**2).sum() / taps.sum() ** 2)
-    field *= np.float32(sd_hu / np.sqrt(gain))
-    return field
+def _draw_noise(rng: np.random.Generator, shared: PhantomShared, kernel: str, width_mm: float) -> float:
+    """Noise in HU within the asked-for range, higher with sharper kernels and wider bodies."""
+    low, high = shared.noise_hu
+    least, most = NOISE_WITHIN[kernel]
+    level = low + (high - low) * rng.uniform(least, most)
+    return round(float(np.clip(level * np.exp(NOISE_PER_MM * (width_mm - WIDTH_MM)), low, high)), 2)
+
+
+def acquire(canvas: Canvas, d: dict[str, np.ndarray], acquired: Acquisition, draw: Draw) -> np.ndarray:
+    """The scan as measured, int16 (z, y, x): all that `acquired` names, in the order in which it comes about.
+
+    `d` holds the distances to the organs on the canvas' coarse lattice. What the circle leaves out loses its label.
+    """
+    paint_table(canvas, d["skin"], acquired.table, draw("table"))
+    paint_things(canvas, d["skin"], acquired.things, draw("things"))
+    move(canvas, d, acquired.motion)
+    spacing_mm, kernel = acquired.grid.spacing_mm, acquired.kernel
+    blocks = Blocks.of(canvas.lattice)
+    sideways_sd, others_sd, _ = levels(canvas.hu, blocks, acquired.modulation)
+    errors = streaks(canvas.hu, blocks, acquired.streaks)
+    hu = blurred(canvas.hu, spacing_mm, kernel, acquired.thickness_mm)
+    hu += blocks.spread(errors)
+    sideways, others, share = noise(draw("noise"), hu.shape, spacing_mm, kernel, acquired.thickness_mm)
+    sideways *= blocks.spread(sideways_sd * np.float32(acquired.noise_hu * np.sqrt(share)))
+    others *= blocks.spread(others_sd * np.float32(acquired.noise_hu * np.sqrt(1 - share)))
+    hu += sideways
+    hu += others
+    np.rint(hu, out=hu)
+    measured = np.clip(hu, LEAST_HU, MOST_HU, out=hu).astype(np.int16)
+    if acquired.padding_hu is not None:
+        pad(canvas, measured, acquired.padding_hu)
+    return measured

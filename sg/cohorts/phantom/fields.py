@@ -8,11 +8,13 @@ that no bit depends on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from scipy import ndimage
+
+from sg.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Noise:
 # Standard deviation of a cubic B-spline with unit normal coefficients, mean over positions: each axis contributes
 # sum of B(t)^2 = 151/315 on average, and there are three.
 SPLINE_SD = float((151 / 315) ** 1.5)
+COEFFICIENT_MOST = 2.5
 
 
 def draw_noise(
@@ -142,9 +145,13 @@ def draw_noise(
     sd_mm: float,
     components: int = 3,
 ) -> Noise:
-    """Smooth noise of the given standard deviation within `reach_mm` of a centre along every axis."""
+    """Smooth noise of the given standard deviation within `reach_mm` of a centre along every axis.
+
+    Coefficients further out than COEFFICIENT_MOST standard deviations are moved there: the field's slope is bounded.
+    """
     count = 2 * int(np.ceil(reach_mm / step_mm)) + 3
-    coefficients = rng.standard_normal((components, count, count, count)) * (sd_mm / SPLINE_SD)
+    drawn = rng.standard_normal((components, count, count, count))
+    coefficients = np.clip(drawn, -COEFFICIENT_MOST, COEFFICIENT_MOST) * (sd_mm / SPLINE_SD)
     origin = np.asarray(centre_mm, float) - step_mm * (count - 1) / 2
     return Noise(coefficients.astype(np.float32), origin, step_mm)
 
@@ -160,15 +167,31 @@ def _spline_along(field: np.ndarray, position: np.ndarray, axis: int) -> np.ndar
         (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
         t**3 / 6,
     )
-    total: np.ndarray | None = None
-    for tap, weight in enumerate(weights):
-        index = first + tap
-        weight = np.where((index >= 0) & (index < count), weight, 0).astype(np.float32)
-        shape = [1] * field.ndim
-        shape[axis] = len(position)
-        part = np.take(field, np.clip(index, 0, count - 1), axis=axis) * weight.reshape(shape)
-        total = part if total is None else np.add(total, part, out=total)
-    return total
+    index = first[:, None] + np.arange(4)
+    within = (index >= 0) & (index < count)
+    weights = np.where(within, np.stack(weights, axis=1), 0).astype(np.float32)
+    before, after = field.shape[:axis], field.shape[axis + 1 :]
+    flat = np.ascontiguousarray(field).reshape(int(np.prod(before)), count, int(np.prod(after)))
+    total = np.empty((flat.shape[0], len(position), flat.shape[2]), np.float32)
+    _weighted_sums(flat, np.clip(index, 0, count - 1), weights, total)
+    return total.reshape(*before, len(position), *after)
+
+
+@compiled
+def _weighted_sums(field: np.ndarray, index: np.ndarray, weights: np.ndarray, total: np.ndarray) -> None:
+    """total[a, j, b] = the sum over four taps k of weights[j, k] field[a, index[j, k], b]."""
+    for a in range(field.shape[0]):
+        for j in range(len(index)):
+            p, q, r, s = weights[j]
+            f, g, h, i = (
+                field[a, index[j, 0]],
+                field[a, index[j, 1]],
+                field[a, index[j, 2]],
+                field[a, index[j, 3]],
+            )
+            out = total[a, j]
+            for b in range(len(out)):
+                out[b] = (p * f[b] + q * g[b]) + (r * h[b] + s * i[b])
 
 
 # --------------------------------------------------------------------------------------------- shapes
@@ -185,24 +208,58 @@ def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple, radii:
 
 def tube(x: np.ndarray, y: np.ndarray, z: np.ndarray, path: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Distance to a tube along a polyline (n, 3) whose radius (n) changes linearly between its points."""
-    pieces = zip(path[:-1], path[1:], radii[:-1], radii[1:], strict=True)
-    return reduce(np.minimum, (segment_distance(x, y, z, p, q, r, s) for p, q, r, s in pieces))
+    return tubes_nearby(x, y, z, [(path, radii)], np.inf)
 
 
-def tube_nearby(
-    x: np.ndarray, y: np.ndarray, z: np.ndarray, path: np.ndarray, radii: np.ndarray, reach_mm: float
+def tubes_nearby(
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    tubes: Iterable[tuple[np.ndarray, np.ndarray]],
+    reach_mm: float,
 ) -> np.ndarray:
-    """As `tube`, but only around the path's box; further away than `reach_mm` it is `reach_mm` at most."""
-    low, high = path.min(axis=0) - reach_mm - radii.max(), path.max(axis=0) + reach_mm + radii.max()
-    near = np.ones(x.shape, bool)
-    for position, least, most in zip((x, y, z), low, high, strict=True):
-        near &= (position > np.float32(least)) & (position < np.float32(most))
-    index = np.flatnonzero(near)
-    distance = np.full(x.size, reach_mm, np.float32)
-    if len(index):
-        here = tube(*(position.ravel()[index] for position in (x, y, z)), path, radii)
-        distance[index] = np.minimum(here, np.float32(reach_mm))
+    """Distance to the union of tubes, each a path (n, 3) and its radii (n); further away than `reach_mm` it is that.
+
+    Positions are float32 arrays of one shape.
+    """
+    pieces = np.vstack([np.column_stack([p[:-1], p[1:], r[:-1], r[1:]]) for p, r in tubes], dtype=np.float32)
+    distance = np.empty(x.size, np.float32)
+    _nearest_piece(
+        np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel(), np.ascontiguousarray(z).ravel(),
+        pieces, np.float32(reach_mm), distance,
+    )  # fmt: skip
     return distance.reshape(x.shape)
+
+
+@compiled
+def _nearest_piece(
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    pieces: np.ndarray,
+    reach: np.float32,
+    distance: np.ndarray,
+) -> None:
+    """Distance of each point to the nearest of the pieces (start, end, both radii), at most `reach`."""
+    nothing, whole = np.float32(0), np.float32(1)
+    for i in range(len(x)):
+        best = reach
+        for k in range(len(pieces)):
+            px, py, pz, qx, qy, qz, r, s = pieces[k]
+            far = best + max(r, s)
+            if x[i] < min(px, qx) - far or x[i] > max(px, qx) + far:
+                continue
+            if y[i] < min(py, qy) - far or y[i] > max(py, qy) + far:
+                continue
+            if z[i] < min(pz, qz) - far or z[i] > max(pz, qz) + far:
+                continue
+            dx, dy, dz = qx - px, qy - py, qz - pz
+            u, v, w = x[i] - px, y[i] - py, z[i] - pz
+            length = max(dx * dx + dy * dy + dz * dz, np.float32(1e-9))
+            t = min(max((u * dx + v * dy + w * dz) / length, nothing), whole)
+            u, v, w = u - t * dx, v - t * dy, w - t * dz
+            best = min(best, np.sqrt(u * u + v * v + w * w) - (r + t * (s - r)))
+        distance[i] = best
 
 
 def segment_distance(

@@ -1,178 +1,242 @@
 """The vessel trees and airways inside the lungs.
 
-A tree grows from the hilum towards leaves spread over the lung, splitting them in two as it goes, so that it fills
-its lung. About half of the leaves stand at the same atlas positions in everybody (give or take some millimetres),
-the others are the patient's own: large branches agree between patients, small ones do not.
+As far as the lobes, arteries, veins and bronchi follow the atlas, by the maps of the lung and of what they come from:
+in everybody the same but for those maps. Beyond, they are each patient's own: every lobe is filled with leaves, evenly
+spread, and its trees grow towards these. Airways run beside the arteries; the veins' leaves lie between the arteries'.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
+from scipy import ndimage
 
-from sg.cohorts.phantom.anatomy import Patient
-from sg.cohorts.phantom.atlas import above_dome, cavity, heart, lung_sides
+from sg.cohorts.phantom.anatomy import SURVEY_MM, Draw, Patient, Survey
+from sg.cohorts.phantom.atlas import GREAT_VESSELS, PULMONARY_ARTERY
 from sg.cohorts.phantom.fields import Lattice
-from sg.randomness import generator
-
-HILA = {
-    "lung_right": {"artery": (-33, 4, -15), "vein": (-30, 6, -40)},
-    "lung_left": {"artery": (39, 12, -8), "vein": (34, 8, -40)},
-}
-LEAVES_SHARED = 70
-LEAVES_OWN = 70
-LEAF_RADIUS_MM = 1.1
-BRANCHING_POWER = 2.6  # a parent's radius to this power is the sum of its children's
+from sg.cohorts.phantom.trees import Tree, grow, radii_of, spread
+from sg.cohorts.phantom.variants import LOBES
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Straight pieces of vessel in the patient: from `start` (n, 3) to `end`, radii `r_start` and `r_end` (n), mm."""
+class Trees:
+    """The vessels and the small airways of both lungs; airways by the radius of what is open."""
 
-    start: np.ndarray
-    end: np.ndarray
-    r_start: np.ndarray
-    r_end: np.ndarray
-
-    @staticmethod
-    def of(trees: list[Tree]) -> Tree:
-        return Tree(
-            *(np.concatenate([getattr(t, f) for t in trees]) for f in ("start", "end", "r_start", "r_end"))
-        )
+    blood: Tree
+    air: Tree
 
 
-def draw_trees(patient: Patient, lung: str, rng: np.random.Generator) -> tuple[Tree, Tree]:
-    """The vessels and the small airways of one lung (`lung_right` or `lung_left`), in the patient."""
-    vessels = []
-    airways: list[Tree] = []
-    for kind, root in HILA[lung].items():
-        shared = _shared_leaves(lung, kind)
-        leaves = np.vstack([shared + rng.normal(0, 3.5, shared.shape), _leaves(lung, LEAVES_OWN, rng)])
-        nodes, parents = grow(np.array(root, float) + rng.normal(0, 2, 3), leaves, rng)
-        radii = radii_of(parents) * np.exp(rng.normal(0, 0.08))
-        where = patient.maps[lung].to_patient(nodes)
-        children = np.flatnonzero(parents >= 0)
-        vessels.append(
-            Tree(where[parents[children]], where[children], radii[children] * 1.08, radii[children])
-        )
-        if kind == "artery":
-            # Airways run along the arteries, as long as they are wide enough to be seen.
-            wide = children[radii[children] > 1.9]
-            beside = patient.maps[lung].to_patient(nodes + (0, 3.0, 2.0) + radii[:, None] * (0.25, 0.7, 0.5))
-            airways.append(Tree(beside[parents[wide]], beside[wide], radii[wide] * 0.85, radii[wide] * 0.75))
-    return Tree.of(vessels), Tree.of(airways)
+@dataclass(frozen=True)
+class Source:
+    """Where vessels enter a lung: the end of one of the atlas' great vessels, by the heart's map.
 
-
-@cache
-def _shared_leaves(lung: str, kind: str) -> np.ndarray:
-    """Atlas positions of the leaves that everybody has: the same in every study, whatever its seed."""
-    return _leaves(lung, LEAVES_SHARED, generator(0, "phantom", "atlas", f"{lung}/{kind}"))
-
-
-def _leaves(lung: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions spread over the atlas lung, (count, 3): each the farthest of some draws from those before it."""
-    drawn = rng.uniform((-125, -80, -200), (125, 85, 100), (count * 40, 3))
-    left = lung == "lung_left"
-    drawn = drawn[(drawn[:, 0] > 0) == left]
-    a = tuple(column.astype(np.float32) for column in drawn.T)
-    depth = np.maximum(np.maximum(cavity(a) + 2.5, lung_sides(a, left)), above_dome(a, left) + 2)
-    inside = drawn[np.maximum(depth, -heart(a)) < -4]
-    chosen = [inside[0]]
-    rest = inside[1:]
-    nearest = np.full(len(rest), np.inf)
-    for number in range(1, count):
-        nearest = np.minimum(nearest, ((rest - chosen[-1]) ** 2).sum(axis=1))
-        pool = slice((number * 7) % max(len(rest) - 12, 1), None)
-        candidates = np.arange(len(rest))[pool][:12]
-        chosen.append(rest[candidates[np.argmax(nearest[candidates])]])
-    return np.array(chosen)
-
-
-def grow(root: np.ndarray, leaves: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (n, 3) of a tree and the index of each one's parent (-1 for the root)."""
-    nodes, parents = [root], [-1]
-    waiting = [(0, np.arange(len(leaves)))]
-    while waiting:
-        parent, mine = waiting.pop()
-        points = leaves[mine]
-        here = nodes[parent]
-        target = points[0] if len(mine) == 1 else points.mean(axis=0)
-        way = target - here
-        length = float(np.sqrt((way * way).sum()))
-        # A branch goes part of the way before it splits; a long one bends half-way.
-        share = 1.0 if len(mine) == 1 else 0.42
-        bend = here + way * share / 2 + rng.normal(0, 0.07 * length * share + 0.4, 3)
-        if length * share > 9:
-            nodes.append(bend)
-            parents.append(parent)
-            parent = len(nodes) - 1
-        nodes.append(here + way * share)
-        parents.append(parent)
-        if len(mine) > 1:
-            axis = int(np.argmax(np.ptp(points, axis=0)))
-            order = np.argsort(points[:, axis], kind="stable")
-            cut = int(np.clip(round(len(mine) * rng.uniform(0.32, 0.68)), 1, len(mine) - 1))
-            waiting += [(len(nodes) - 1, mine[order[:cut]]), (len(nodes) - 1, mine[order[cut:]])]
-    return np.array(nodes), np.array(parents)
-
-
-def radii_of(parents: np.ndarray) -> np.ndarray:
-    """Radius at every node, mm, from the leaves to the root (children come after their parents)."""
-    power = np.zeros(len(parents))
-    leaf = np.ones(len(parents), bool)
-    leaf[parents[parents >= 0]] = False
-    power[leaf] = LEAF_RADIUS_MM**BRANCHING_POWER
-    for node in range(len(parents) - 1, 0, -1):
-        power[parents[node]] += power[node]
-    return power ** (1 / BRANCHING_POWER)
-
-
-def forks(tree: Tree, radius_mm: tuple[float, float]) -> np.ndarray:
-    """Ends of pieces (n, 3) at which a vessel of such a radius bends or branches."""
-    chosen = (tree.r_end >= radius_mm[0]) & (tree.r_end <= radius_mm[1])
-    return tree.end[chosen]
-
-
-def coverage(tree: Tree, lattice: Lattice) -> np.ndarray:
-    """Share of each voxel that the tree fills, float32 (z, y, x), in [0, 1].
-
-    A vessel thinner than a voxel keeps its volume: it is drawn about as wide as a voxel and accordingly fainter.
+    `stems` lead on to the lobes that it feeds or drains, to atlas positions by the lung's map.
     """
-    voxel = float(np.mean(lattice.spacing_mm))
-    least = 0.55 * voxel
-    filled = np.zeros(lattice.shape, np.float32)
-    x, y, z = (axis.astype(np.float32) for axis in (lattice.x, lattice.y, lattice.z))
-    first, last = _boxes(tree, lattice, least, voxel)
-    for n in np.flatnonzero((first < last).all(axis=1)):
-        (x0, y0, z0), (x1, y1, z1) = first[n], last[n]
-        p, d = tree.start[n].astype(np.float32), (tree.end[n] - tree.start[n]).astype(np.float32)
-        r, s = np.float32(tree.r_start[n]), np.float32(tree.r_end[n])
-        u = x[None, None, x0:x1] - p[0]
-        v = y[None, y0:y1, None] - p[1]
-        w = z[z0:z1, None, None] - p[2]
-        t = (u * d[0] + v * d[1] + w * d[2]) / max(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], np.float32(1e-9))
-        t = np.minimum(np.maximum(t, np.float32(0)), np.float32(1))
-        distance = np.sqrt((u - t * d[0]) ** 2 + (v - t * d[1]) ** 2 + (w - t * d[2]) ** 2)
-        radius = r + t * (s - r)
-        drawn = np.maximum(radius, np.float32(least))
-        # A rod of radius R whose edge fades over one voxel v holds pi (R^2 + v^2 / 12) in a section.
-        edge = np.sqrt(drawn**2 - np.float32(voxel**2 / 12))
-        share = np.minimum(
-            np.maximum(0.5 + (edge - distance) * np.float32(1 / voxel), np.float32(0)), np.float32(1)
-        )
-        share *= (radius / drawn) ** 2
-        part = filled[z0:z1, y0:y1, x0:x1]
-        np.maximum(part, share, out=part)
-    return filled
+
+    at: np.ndarray
+    stems: dict[str, tuple[float, float, float]]
 
 
-def _boxes(tree: Tree, lattice: Lattice, least: float, voxel: float) -> tuple[np.ndarray, np.ndarray]:
-    """First voxels and those after the last (n, 3: x, y, z) of the boxes around the tree's pieces, within the lattice."""
-    reach = (np.maximum(np.maximum(tree.r_start, tree.r_end), least) + voxel / 2)[:, None]
+# Lobar branching as in anatomy textbooks: on the right the upper lobe's artery leaves before the hilum, on the left the
+# artery rides over the bronchus; upper veins run in front, lower ones below and behind. The great vessels' ends follow
+# the heart, as its atlas has them.
+_ARTERY = [path[-1] for path, _ in PULMONARY_ARTERY]
+_VEIN = [path[-1] for _, (path, _) in GREAT_VESSELS[:4]]
+ARTERIES = {
+    "lung_right": (
+        Source(_ARTERY[2], {"lung_right_upper": (-52, -2, 14)}),
+        Source(_ARTERY[3], {"lung_right_middle": (-58, -12, -56), "lung_right_lower": (-50, 26, -70)}),
+    ),
+    "lung_left": (
+        Source(_ARTERY[5], {"lung_left_upper": (53, 4, 14)}),
+        Source(_ARTERY[6], {"lung_left_lower": (53, 28, -66)}),
+    ),
+}
+VEINS = {
+    "lung_right": (
+        Source(_VEIN[0], {"lung_right_upper": (-53, -14, -6), "lung_right_middle": (-54, -18, -60)}),
+        Source(_VEIN[1], {"lung_right_lower": (-49, 28, -76)}),
+    ),
+    "lung_left": (
+        Source(_VEIN[2], {"lung_left_upper": (53, -14, -10)}),
+        Source(_VEIN[3], {"lung_left_lower": (50, 32, -76)}),
+    ),
+}
+# Lobar bronchi: from a place by the windpipe's map to one by the lung's.
+BRONCHI = {
+    "lung_right": (
+        ("lung_right_upper", (-18, 19, -16), (-46, 10, 2)),
+        ("lung_right_middle", (-36, 18, -34), (-50, -4, -56)),
+        ("lung_right_lower", (-36, 18, -34), (-44, 32, -72)),
+    ),
+    "lung_left": (
+        ("lung_left_upper", (42, 18, -32), (55, 4, -10)),
+        ("lung_left_lower", (42, 18, -32), (47, 36, -68)),
+    ),
+}
+# Leaves of one kind of vessel in a ml of lung, and their radius: so that vessels' shares of the lung at every depth are
+# those of real scans at 3 mm (docs/phantom.md).
+LEAVES_PER_ML = 1.6
+LEAF_RADIUS_MM = 0.45
+LEAF_DEPTH_MM = (1.5, 1.2)  # least distance of a leaf to the pleura, and the mean of what comes on top
+DENSE_MM = 50.0  # leaves stand densest within a fifth of this from the pleura, half as dense in the middle
+POINTS_PER_NODE = 2
+AIRWAY_LEAST_MM = 1.3  # narrower airways are not seen
+# Inner diameter of a bronchus over that of the artery beside it: 0.62 +- 0.13 (J Comput Assist Tomogr 1997;21:306), 0.79
+# +- 0.16 (Diaz et al., Respirology 2017;22:108).
+AIRWAY_TO_ARTERY = 0.72
+
+
+def wall_mm(lumen_mm: np.ndarray) -> np.ndarray:
+    """How thick an airway's wall is at a radius of its lumen, mm.
+
+    So that the lumen is about two thirds of the outer diameter (0.66 +- 0.06: Kim et al., J Comput Assist Tomogr
+    1995;19:365), and walls of segmental bronchi are 1.0 to 1.1 mm thick (1.12 +- 0.19 mm: J Comput Assist Tomogr
+    1997;21:306).
+    """
+    return 0.25 + 0.35 * lumen_mm
+
+
+def draw_lung_trees(patient: Patient, survey: Survey, draw: Draw) -> Trees:
+    """All trees of a person's lungs, in patient coordinates."""
+    blood: list[Tree] = []
+    air: list[Tree] = []
+    for lung in LOBES:
+        rng = draw(f"{lung}/trees")
+        points = lobe_points(survey, lung, rng)
+        leaves = {lobe: _leaves(here, rng) for lobe, here in points.items()}
+        leaf_mm = LEAF_RADIUS_MM * float(np.exp(rng.normal(0, 0.06)))
+        for number, kind in enumerate((ARTERIES, VEINS)):
+            for source in kind[lung]:
+                mine = {lobe: leaves[lobe][number::2] for lobe in source.stems if lobe in leaves}
+                if mine:
+                    grown = _grown(patient, lung, source, mine, rng)
+                    radii = radii_of(grown.parents, leaf_mm)
+                    blood.append(_pieces(grown, radii))
+                    if kind is ARTERIES:
+                        air.append(_airways(patient, lung, grown, radii))
+    return Trees(Tree.of(blood), Tree.of(air))
+
+
+# ------------------------------------------------------------------------------------------------ lobes
+
+
+def in_lobe(lobe: str, d: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether points lie on a lobe's side of the fissures; `d` holds the fissures' signed distances there."""
+    if lobe.startswith("lung_left"):
+        below = d["fissure_left_oblique"] >= 0
+        return below if lobe == "lung_left_lower" else ~below
+    below = d["fissure_right_oblique"] >= 0
+    if lobe == "lung_right_lower":
+        return below
+    above = d["fissure_right_horizontal"] < 0
+    return ~below & (above if lobe == "lung_right_upper" else ~above)
+
+
+FISSURES = {
+    "lung_right": ("fissure_right_oblique", "fissure_right_horizontal"),
+    "lung_left": ("fissure_left_oblique",),
+}
+
+
+def lobe_points(survey: Survey, lung: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Positions (n, 3) where leaves may stand in each lobe, some to each node of the survey; no lobe without any."""
+    lattice = survey.lattice
+    z, y, x = (np.repeat(index, POINTS_PER_NODE) for index in np.nonzero(survey.d[lung] < 4))
+    points = np.column_stack([lattice.x[x], lattice.y[y], lattice.z[z]])
+    points = points + rng.uniform(-0.5, 0.5, points.shape) * lattice.spacing_mm
+    least = LEAF_DEPTH_MM[0] + rng.exponential(LEAF_DEPTH_MM[1], len(points))
+    names = (lung, *FISSURES[lung])
+    here = {name: at_points(survey.d[name], lattice, points) for name in names}
+    deep = (here[lung] < -least) & (rng.random(len(points)) < np.clip(1.2 + here[lung] / DENSE_MM, 0.5, 1))
+    for name in FISSURES[lung]:  # few vessels run close to a fissure
+        deep &= np.abs(here[name]) > 2.5
+    chosen = {lobe: points[deep & in_lobe(lobe, here)] for lobe in LOBES[lung]}
+    return {lobe: found for lobe, found in chosen.items() if len(found) >= 8}
+
+
+def at_points(field: np.ndarray, lattice: Lattice, points: np.ndarray) -> np.ndarray:
+    """A field (z, y, x) at points (n, 3), linear between the lattice's nodes."""
     origin = np.array([lattice.x[0], lattice.y[0], lattice.z[0]])
-    size = np.array(lattice.shape[::-1])
-    low = (np.minimum(tree.start, tree.end) - reach - origin) / lattice.spacing_mm
-    high = (np.maximum(tree.start, tree.end) + reach - origin) / lattice.spacing_mm
-    return np.clip(np.ceil(low), 0, size).astype(int), np.clip(np.floor(high) + 1, 0, size).astype(int)
+    index = ((points - origin) / lattice.spacing_mm).T[::-1]
+    return ndimage.map_coordinates(field, index, order=1, mode="nearest")
+
+
+def _leaves(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Leaves of arteries and veins, in turn, from where they may stand."""
+    ml = len(points) * SURVEY_MM**3 / 1000 / POINTS_PER_NODE
+    return spread(points, 2 * max(int(LEAVES_PER_ML * ml), 2), rng)
+
+
+# ------------------------------------------------------------------------------------------------ trees
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A tree's nodes (n, 3), each one's parent, and the lobe in which it is a patient's own ("" for the atlas' part)."""
+
+    nodes: np.ndarray
+    parents: np.ndarray
+    lobes: np.ndarray
+
+
+def _grown(
+    patient: Patient, lung: str, source: Source, leaves: dict[str, np.ndarray], rng: np.random.Generator
+) -> Grown:
+    """The tree of one source, to the leaves of the lobes it leads to."""
+    nodes = [patient.maps["heart"].to_patient(source.at[None])]
+    parents, lobes = [np.array([-1])], [""]
+    for lobe, points in leaves.items():
+        first = len(lobes)
+        end = patient.maps[lung].to_patient(np.array([source.stems[lobe]], float))
+        grown, below = grow(end[0], points, rng)
+        nodes.append(grown)
+        parents.append(np.where(below < 0, 0, below + first))
+        lobes += ["", *[lobe] * (len(grown) - 1)]
+    return Grown(np.vstack(nodes), np.concatenate(parents), np.array(lobes))
+
+
+def _pieces(grown: Grown, radii: np.ndarray) -> Tree:
+    """The pieces between nodes and their parents; the last ones taper."""
+    nodes, parents = grown.nodes, grown.parents
+    child = np.flatnonzero(parents >= 0)
+    leaf = np.ones(len(parents), bool)
+    leaf[parents[child]] = False
+    r = radii[child]
+    return Tree(
+        nodes[parents[child]],
+        nodes[child],
+        np.minimum(radii[parents[child]], 1.12 * r),
+        np.where(leaf[child], 0.75, 1.0) * r,
+    )
+
+
+def _airways(patient: Patient, lung: str, grown: Grown, radii: np.ndarray) -> Tree:
+    """The lobar bronchi by the atlas, and the airways beside the arteries as far as they are wide enough to be seen."""
+    parents, lumen = grown.parents, AIRWAY_TO_ARTERY * radii
+    where = _beside(grown.nodes, parents, radii + lumen + wall_mm(lumen))
+    trees = []
+    for lobe, start, end in BRONCHI[lung]:
+        mine = np.flatnonzero(grown.lobes == lobe)
+        if len(mine) > 0:
+            stem = parents[mine[0]]
+            where[stem] = patient.maps[lung].to_patient(np.array([end], float))[0]
+            first = patient.maps["trachea"].to_patient(np.array([start], float))
+            wide = mine[lumen[mine] > AIRWAY_LEAST_MM]
+            r = lumen[wide]
+            trees.append(Tree(first, where[[stem]], 1.15 * lumen[[stem]], lumen[[stem]]))
+            trees.append(
+                Tree(where[parents[wide]], where[wide], np.minimum(lumen[parents[wide]], 1.1 * r), r)
+            )
+    return Tree.of(trees)
+
+
+def _beside(nodes: np.ndarray, parents: np.ndarray, gap_mm: np.ndarray) -> np.ndarray:
+    """Points beside the nodes, at right angles to the branch that ends there, towards the lung's middle and back."""
+    way = nodes - nodes[np.maximum(parents, 0)]
+    way /= np.maximum(np.sqrt((way * way).sum(axis=1)), 1e-6)[:, None]
+    towards = np.array([-np.sign(nodes[:, 0].mean()) * 0.6, 0.7, 0.4])
+    aside = towards - way * (way * towards).sum(axis=1)[:, None]
+    aside /= np.maximum(np.sqrt((aside * aside).sum(axis=1)), 1e-6)[:, None]
+    return nodes + aside * gap_mm[:, None]

@@ -1,0 +1,1 @@
+"""Are the phantoms like real CT? See `__main__`."""
