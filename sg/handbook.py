@@ -57,7 +57,7 @@ def _field(key: str, annotation: Any, field: FieldInfo) -> Iterator[str]:
         yield f"| `{key}` | list of the below | {field.description} |"
     options = _options(below)
     for option in options:
-        tag = _tag(option) if len(options) > 1 else ""
+        tag = _tag(option, options) if len(options) > 1 else ""
         yield from _lines(f"{where}{tag}", option)
 
 
@@ -67,11 +67,16 @@ def _options(annotation: Any) -> list[type[Section]]:
     return [model for model in map(_section, candidates) if model is not None]
 
 
-def _tag(model: type[Section]) -> str:
+def _tag(model: type[Section], options: list[type[Section]]) -> str:
+    """What tells one of several kinds of section from the others: the field in which all have fixed words."""
     for name, field in model.model_fields.items():
-        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
-            return f"({name}: {get_args(field.annotation)[0]})"
+        if all(_is_fixed(option, name) for option in options):
+            return f"({name}: {' or '.join(get_args(field.annotation))})"
     return ""
+
+
+def _is_fixed(model: type[Section], name: str) -> bool:
+    return name in model.model_fields and get_origin(model.model_fields[name].annotation) is Literal
 
 
 def _line(key: str, field: FieldInfo) -> str:

@@ -195,7 +195,19 @@ def test_no_field_has_a_default():
         ),
         ("cohort.limits.spacing_mm", [10.0, 0.1], r"cohort\.limits: spacing_mm must be \[least, largest\]"),
         ("cohort.sources.liver.use", ["ncc"], r"cohort\.sources: some source must be of use for 'lcs'"),
-        ("cohort.sources.luna16.use", ["ncc"], r"cohort\.sources: some source must be of use for 'pretrain'"),
+        (
+            "cohort.sources",
+            {
+                "all": {
+                    "layout": "luna16",
+                    "path": ".",
+                    "use": ["ncc", "lcs"],
+                    "leave_out": None,
+                    "patients": None,
+                }
+            },
+            r"cohort\.sources: some source must be of use for 'pretrain'",
+        ),
         (
             "coordinates.patterns",
             1,

@@ -218,12 +218,6 @@ def spread(points: np.ndarray, count: int, rng: np.random.Generator, far: int = 
     return points[order]
 
 
-def forks(tree: Tree, radius_mm: tuple[float, float]) -> np.ndarray:
-    """Ends of pieces (n, 3) at which a vessel of such a radius bends or branches."""
-    chosen = (tree.r_end >= radius_mm[0]) & (tree.r_end <= radius_mm[1])
-    return tree.end[chosen]
-
-
 def coverage(tree: Tree, lattice: Lattice) -> np.ndarray:
     """Share of each voxel that the tree fills, float32 (z, y, x), in [0, 1].
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from sg.cohorts.phantom import anatomy, vessels
 from sg.cohorts.phantom.fields import Lattice
-from sg.cohorts.phantom.trees import BRANCHING_POWER, Tree, coverage, forks, grow, radii_of, spread
+from sg.cohorts.phantom.trees import BRANCHING_POWER, Tree, coverage, grow, radii_of, spread
 from sg.cohorts.phantom.variants import LOBES, Variants
 from sg.cohorts.phantom.vessels import Trees, at_points, draw_lung_trees, in_lobe, lobe_points
 from sg.randomness import generator
@@ -104,13 +104,6 @@ def test_radii_follow_murray():
     radii = radii_of(np.array([-1, 0, 1, 1, 3, 3]), 0.5)
     leaf = 0.5**BRANCHING_POWER
     assert radii == pytest.approx((np.array([3, 3, 1, 2, 1, 1]) * leaf) ** (1 / BRANCHING_POWER))
-
-
-def test_forks_are_ends_of_pieces_of_that_radius():
-    tree = Tree(
-        np.zeros((2, 3)), np.array([[1.0, 0, 0], [2.0, 0, 0]]), np.array([2.0, 1]), np.array([1.5, 0.8])
-    )
-    assert forks(tree, (1.0, 2.0)).tolist() == [[1, 0, 0]]
 
 
 def test_spread_chooses_each_point_once_and_the_first_far_apart():
