@@ -14,15 +14,15 @@ LABELS = (
     "stomach", "kidneys", "bowel", "effusion", "emphysema", "scar", "nodule", "liver_lesion",
 )  # fmt: skip
 # The map of the patient (`Patient.maps`) that says a label's position in the atlas. What is not here is a patient's own,
-# and has no counterpart: fat, small vessels and airways, bowel, findings, variants. `pulmonary_veins` are all vessels
-# that move with the heart, the lower cava's upper end too.
+# and has no counterpart: fat, small vessels and airways, bowel, findings, variants, and the diaphragm, which stands where
+# a breath has put it. `pulmonary_veins` are all vessels that move with the heart, the lower cava's upper end too.
 COUNTERPARTS = {
     "muscle": "body", "mediastinum": "body", "lung_right_upper": "lung_right", "lung_right_middle": "lung_right",
     "lung_right_lower": "lung_right", "lung_left_upper": "lung_left", "lung_left_lower": "lung_left", "heart": "heart",
     "chambers": "heart", "aorta": "aorta", "pulmonary_artery": "heart", "pulmonary_veins": "heart",
     "great_vessels": "aorta", "trachea": "trachea", "esophagus": "esophagus", "spine": "spine", "ribs": "cage",
-    "cartilage": "cage", "sternum": "sternum", "clavicles": "cage", "scapulae": "cage", "diaphragm": "body",
-    "liver": "liver", "gall_bladder": "gall_bladder", "spleen": "spleen", "stomach": "stomach", "kidneys": "kidneys",
+    "cartilage": "cage", "sternum": "sternum", "clavicles": "cage", "scapulae": "cage", "liver": "liver",
+    "gall_bladder": "gall_bladder", "spleen": "spleen", "stomach": "stomach", "kidneys": "kidneys",
 }  # fmt: skip
 LABEL = {name: value for value, name in enumerate(LABELS)}
 
