@@ -63,9 +63,11 @@ _BALLS = [r >= _FAR_MM for r in RADII_MM]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidates of all patients: cubes int16 (n, z, y, x), features by name (n), class and patient (n)."""
+    """Candidates of all patients: cubes int16 and their nodule voxels bool (n, z, y, x), features by name (n), class and
+    patient (n)."""
 
     cubes: np.ndarray
+    masks: np.ndarray
     features: dict[str, np.ndarray]
     truth: np.ndarray
     patient: np.ndarray
@@ -73,10 +75,11 @@ class Candidates:
 
 def candidates_of(scans: Iterator[Scan], count: int) -> Candidates:
     """Cut out and measure every candidate."""
-    cubes, rows, truth, patient = [], [], [], []
+    cubes, masks, rows, truth, patient = [], [], [], [], []
     for number, scan in enumerate(scans):
         lattice = scan.grid.lattice
         padded = np.pad(scan.hu, MIDDLE, constant_values=-1000)
+        nodules = np.pad(scan.labels == LABEL["nodule"], MIDDLE)
         thick = ndimage.binary_opening(scan.hu > -300, iterations=3)
         edge_mm = 3.0 * ndimage.distance_transform_edt(~thick)
         boxes = {"body": _box(scan.labels > 0), "lungs": _box(_lungs(scan.labels))}
@@ -88,8 +91,10 @@ def candidates_of(scans: Iterator[Scan], count: int) -> Candidates:
                     for axis, c in zip(lattice.axes, place.centre_mm[::-1], strict=True)
                 ]
             )
-            cube = padded[tuple(slice(i, i + CUBE) for i in index)]
+            part = tuple(slice(i, i + CUBE) for i in index)
+            cube = padded[part]
             cubes.append(cube)
+            masks.append(nodules[part])
             rows.append(measure(cube) | {"edge_mm": edge_mm[tuple(index)]} | where(index, boxes))
             truth.append(label)
             patient.append(number)
@@ -97,7 +102,7 @@ def candidates_of(scans: Iterator[Scan], count: int) -> Candidates:
             say(f"chests: {number + 1} of {count}, {sum(truth)} nodules' candidates of {len(truth)}")
     names = rows[0]
     features = {name: np.array([row[name] for row in rows], np.float32) for name in names}
-    return Candidates(np.stack(cubes), features, np.array(truth), np.array(patient))
+    return Candidates(np.stack(cubes), np.stack(masks), features, np.array(truth), np.array(patient))
 
 
 def _lungs(labels: np.ndarray) -> np.ndarray:
@@ -227,23 +232,29 @@ def nodule_tricks(data: Candidates, train: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Detector(nn.Module):
-    """The project's encoder, and a linear head on its bottleneck: on the middle and on the mean.
+    """The project's encoder with two linear heads: where nodules are, at half the resolution, and whether there is one.
 
-    What stands at the candidate and what stands around it are different questions; a mean over both alone mixes them.
+    It learns to outline nodules as it learns to tell them: outlines say far more per nodule than a class does.
     """
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.encoder = Encoder(size.width, size.depth, size.norm)
+        middle, last = self.encoder.channels[-2:]
+        self.outline = nn.Conv3d(middle + last, 1, kernel_size=1)
         self.drop = nn.Dropout(0.3)
-        self.head = nn.Linear(2 * self.encoder.channels[-1], 1)
+        self.head = nn.Linear(2 * last + 2, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, 1, SIDE, SIDE, SIDE) in [0, 1] -> logits (n)."""
-        bottleneck, _ = self.encoder(x)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, 1, SIDE, SIDE, SIDE) in [0, 1] -> logits (n) and those of outlines (n, 1, SIDE / 2, SIDE / 2, SIDE / 2)."""
+        bottleneck, skips = self.encoder(x)
+        wide = nn.functional.interpolate(bottleneck, scale_factor=2)
+        outlines = self.outline(torch.cat([skips[-1], wide], dim=1))
+        near = outlines[:, 0, 2:-2, 2:-2, 2:-2].flatten(1)
         middle = bottleneck.shape[-1] // 2
-        at = bottleneck[:, :, middle, middle, middle]
-        return self.head(self.drop(torch.cat([at, spatial_mean(bottleneck)], dim=1)))[:, 0]
+        seen = torch.cat([bottleneck[:, :, middle, middle, middle], spatial_mean(bottleneck)], dim=1)
+        outlined = torch.stack([near.amax(dim=1), near.mean(dim=1)], dim=1)
+        return self.head(torch.cat([self.drop(seen), outlined], dim=1))[:, 0], outlines
 
 
 def trained_classifier(data: Candidates, train: np.ndarray, steps: int, seed: int) -> np.ndarray:
@@ -256,17 +267,22 @@ def trained_classifier(data: Candidates, train: np.ndarray, steps: int, seed: in
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:
         chosen = np.concatenate(
-            [
-                classes[0][rng.integers(len(classes[0]), size=36)],
-                classes[1][rng.integers(len(classes[1]), size=28)],
-            ]
+            [rng.choice(rows, count) for rows, count in zip(classes, (36, 28), strict=True)]
         )
-        stack = np.stack([_altered(cubes[index], rng) for index in chosen])
-        return torch.from_numpy(stack[:, None]), torch.from_numpy(data.truth[chosen].astype(np.float32))
+        pairs = [_altered(cubes[index], data.masks[index], rng) for index in chosen]
+        x, mask = (torch.from_numpy(np.stack(some)[:, None]) for some in zip(*pairs, strict=True))
+        return x, torch.cat(
+            [torch.from_numpy(data.truth[chosen].astype(np.float32))[:, None], mask.flatten(1)], dim=1
+        )
 
     def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits, outlines = network(x)
+        mask = nn.functional.avg_pool3d(y[:, 1:].reshape(x.shape), 2)
+        share = torch.sigmoid(outlines)
+        overlap = 1 - (2 * (share * mask).sum() + 1) / (share.sum() + mask.sum() + 1)
+        cross_entropy = nn.functional.binary_cross_entropy_with_logits
         # Soft targets: a network that is certain of the few nodules it knows learns nothing more.
-        return nn.functional.binary_cross_entropy_with_logits(network(x), 0.9 * y + 0.05)
+        return cross_entropy(logits, 0.9 * y[:, 0] + 0.05) + cross_entropy(outlines, mask) + overlap
 
     _train(network, batch, loss, steps, "nodules' network")
     first = (CUBE - SIDE) // 2
@@ -276,19 +292,25 @@ def trained_classifier(data: Candidates, train: np.ndarray, steps: int, seed: in
     with torch.no_grad():
         for flip in ([], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4]):
             for some in torch.arange(len(still)).split(256):
-                score[some] += network(still[some].flip(flip) if flip else still[some]).numpy()
+                score[some] += network(still[some].flip(flip) if flip else still[some])[0].numpy()
     return score
 
 
-def _altered(cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The middle of a cube, turned at random, mirrored, larger or smaller by a fifth, shifted, brighter or darker."""
+def _altered(cube: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of a cube and its mask, turned at random, mirrored, larger or smaller by a tenth or so, shifted.
+
+    The cube's also comes brighter or darker. float32 both.
+    """
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * np.exp(rng.normal(0, 0.1))
     at = MIDDLE + rng.normal(0, 0.5, 3)
     half = SIDE // 2  # the candidate stands at the voxel that it has in the untouched part
-    part = ndimage.affine_transform(
-        cube, turn, at - turn @ np.full(3, half), (SIDE,) * 3, order=1, mode="nearest"
+    hu, inside = (
+        ndimage.affine_transform(
+            whole, turn, at - turn @ np.full(3, half), (SIDE,) * 3, np.float32, order=1, mode="nearest"
+        )
+        for whole in (cube, mask.astype(np.float32))
     )
-    return np.float32(part * rng.uniform(0.93, 1.07) + rng.normal(0, 0.015))
+    return np.float32(hu * rng.uniform(0.93, 1.07) + rng.normal(0, 0.015)), np.float32(inside > 0.5)
 
 
 def _train(

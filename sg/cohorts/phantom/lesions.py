@@ -5,7 +5,7 @@ Anal 2023;84:102680; diameters of 4 to 87 mm as balls; recalled, not checked), h
 Looks: of 74 colorectal metastases in the portal venous phase 62 had an enhancing rim, 36 a thick rim, 38 a denser centre
 (Ann Acad Med Singapore 2003;32:191); on CT most are darker than the liver by 20 to 70 HU (recalled). Rims that outshine
 the liver itself are few. Small lesions of even and very low density are mostly cysts, sharp-edged and near water
-(J Comput Assist Tomogr 2002: 78 % of 881 lesions under 15 mm in patients with gastric and colorectal cancer were benign,
+(PubMed 12439304: 78 % of 881 lesions under 15 mm in patients with gastric and colorectal cancer were benign,
 6.4 +- 3.1 mm wide, most with a sharp margin and very dark); LiTS counts them rarely as tumours.
 """
 

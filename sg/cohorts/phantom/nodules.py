@@ -2,15 +2,16 @@
 
 Size: diameters are log-normal, with the median of LUNA16's 1,186 nodules, 6.4 mm, and a mean near theirs, 8.3 mm (Setio
 et al., Med Image Anal 2017; 3 to 33 mm; recalled, not checked).
-Types: in screening 79 % are solid, 17 % ground glass and 4 % part-solid (PanCan: McWilliams et al., N Engl J Med 2013),
-88, 4 and 4 % in 89 nodules of NLST (BMC Med Imaging 2021;21:66); about a tenth of LIDC's are calcified (recalled).
-82 % of NLST's have smooth margins, 4 % spicules, of those over 1 cm a third or more; 43 % lie under the pleura
-(the same table).
+Types: in screening 79 % are solid, 17 % ground glass and 4 % part-solid (PanCan: McWilliams et al., N Engl J Med
+2013;369:910; recalled, not checked), 88, 4 and 4 % of 89 nodules of NLST (BMC Med Imaging 2021, doi
+10.1186/s12880-021-00594-4, table 2); about a tenth of LIDC's are calcified (recalled, not checked). In that table 82 %
+have smooth margins and 4 % spicules, and 43 % lie under the pleura. That large ones are lobulated and spiculated
+oftener is known, by how much is set by hand, as is the share on vessels and fissures.
 Lobes: subsolid nodules are mostly in the upper lobes (Mets et al., Eur Radiol 2017;27:689), others a little more there
-than the lobes' volumes would have it (PanCan; recalled).
-Density: pure ground glass about -600 HU, and under -600 if small (PMC3388248); solid parts are over -300 to -160 HU
-(Lee et al., PLoS One 2018;13:e0205490); solid nodules without contrast medium 20 to 40 HU, over 200 HU if calcified
-(Swensen et al., Radiology 2000; recalled).
+than the lobes' volumes would have it (PanCan; recalled, not checked).
+Density: pure ground glass about -600 HU, the small ones less (PMC3388248); what counts as solid in ground glass is over
+-400 or over -160 HU (Lee et al., PLoS One 2018;13:e0205490); solid nodules without contrast medium have 20 to 40 HU,
+over 200 HU if calcified (Swensen et al., Radiology 2000; recalled, not checked).
 """
 
 from __future__ import annotations
