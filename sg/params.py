@@ -57,16 +57,21 @@ Range = tuple[
 ]
 
 
+# Finer voxels take gigabytes a scan, coarser ones show no organ.
+Spacings = tuple[
+    Annotated[float, Field(ge=0.4, le=10)],
+    Annotated[float, Field(ge=0.4, le=10)],
+]
+
+
 class PhantomShared(Section):
     """Acquisition and anatomy that all phantom cohorts share."""
 
     spacing_xy_mm: Annotated[
-        tuple[Positive, Positive],
+        Spacings,
         Field(description="least and largest in-plane voxel size that a scan is written with, mm"),
     ]
-    spacing_z_mm: Annotated[
-        tuple[Positive, Positive], Field(description="least and largest slice distance, mm")
-    ]
+    spacing_z_mm: Annotated[Spacings, Field(description="least and largest slice distance, mm")]
     noise_hu: Annotated[
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
         Field(description="least and largest standard deviation of the noise of a scan, HU"),
@@ -176,7 +181,8 @@ class ChestPhantoms(PhantomRecipe):
         int,
         Field(
             ge=0,
-            description="how many of this cohort's patients are such twins: the first of every split in turn",
+            description="how many of this cohort's patients are such twins: the first of every split in turn; their nodules "
+            "and candidates are those of the other cohort",
         ),
     ]
 
@@ -258,6 +264,10 @@ class Phantom(Section):
         for name, recipe in self.recipes.items():
             if not isinstance(recipe, ChestPhantoms) or recipe.twins_of is None:
                 continue
+            if name in self.cohorts and recipe.twins_of not in self.cohorts:
+                raise ValueError(
+                    f"recipes.{name}.twins_of names {recipe.twins_of}, which phantom.cohorts does not; add it there"
+                )
             other = self.recipes.get(recipe.twins_of)
             if not isinstance(other, ChestPhantoms) or other.twins_of is not None:
                 raise ValueError(

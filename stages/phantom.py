@@ -7,19 +7,18 @@ from sg.stage import stage
 if __name__ == "__main__":
     with stage("phantom", __doc__, "cohort") as run:
         cohort = run.items["cohort"]
-        # All of them: a cohort may show patients of another one again.
-        recipes = run.read("phantom.recipes")
+        layout = run.read(f"phantom.recipes.{cohort}").layout
         made = make(
             run.output(paths.phantom(cohort)),
             run.seed,
             cohort,
-            recipes,
+            run.read("phantom.recipes"),  # all of them: a cohort may show patients of another one again
             run.read("phantom.shared"),
             run.workers,
         )
         known = [one.known for one in made]
         run.summary(
-            f"{cohort}: {len(made)} scans in the layout of {recipes[cohort].layout}, "
+            f"{cohort}: {len(made)} scans in the layout of {layout}, "
             f"{sum(one.findings for one in known)} findings; atlas positions interpolate to "
             f"{max(one.interpolation_error_mm for one in known):.1f} mm (95th percentile)"
         )

@@ -1,8 +1,9 @@
 """How a person is scanned: contrast medium, kernel, slices, noise, movement, what lies around the body.
 
-Drawn apart from anatomy, from the scan's own chance (the contrast phase from the person's: two reconstructions of one
-study show the same phase), and recorded beside the truth. The chances of each kind are judged from a dozen public scans
-and what textbooks call common; no survey is known.
+Drawn apart from anatomy, and recorded beside the truth. What belongs to the study (contrast phase, what is covered, how
+the patient lies and moves, the table) comes from chance of the person's, the reconstruction (voxels, kernel, slices, noise,
+padding) from the scan's: two scans of one person are two reconstructions of one study. The chances of each kind are
+judged from a dozen public scans and what textbooks call common; no survey is known.
 """
 
 from __future__ import annotations
@@ -67,18 +68,17 @@ def draw_acquisition(
     shared: PhantomShared,
     person: Draw,
     scan: Draw,
-    whole: bool = False,
 ) -> Acquisition:
     """How the patient of that number is scanned. `protocol`: chest or abdomen; `person` and `scan` draw for a purpose.
 
-    The scan shows what such a protocol shows, or, if not `whole`, with a chance the apices or the bases alone or the
+    The scan shows what such a protocol shows, or, with a chance of `shared.parts`, the apices or the bases alone or the
     abdomen too.
     """
     phase = "none"
     if person("phase").random() < (0.8 if protocol == "abdomen" else 0.5):
         phase = "venous" if protocol == "abdomen" else "arterial"
-    covers, body, grid = draw_grid(patient, number, protocol, shared, scan("grid"), whole)
-    rng = scan("acquisition")
+    covers, body, grid = draw_grid(patient, number, protocol, shared, person("study grid"), scan("grid"))
+    study, rng = person("study"), scan("acquisition")
     kernels = list(KERNEL_CHANCES[protocol])
     chances = np.cumsum(list(KERNEL_CHANCES[protocol].values()))
     kernel = kernels[int(np.searchsorted(chances, rng.random(), side="right"))]
@@ -95,9 +95,11 @@ def draw_acquisition(
         noise_hu=_draw_noise(rng, shared, kernel, body.width_mm),
         modulation=round(float(rng.uniform(0.5, 1.0)), 3),
         streaks=round(float(rng.lognormal(-0.2, 0.6)), 3),
-        motion=draw_motion(rng),
-        table=("arc", "arc", "cradle", "flat", "none")[int(rng.integers(5))],
-        things=tuple(thing for thing, chance in (("clothes", 0.6), ("leads", 0.2)) if rng.random() < chance),
+        motion=draw_motion(study),
+        table=("arc", "arc", "cradle", "flat", "none")[int(study.integers(5))],
+        things=tuple(
+            thing for thing, chance in (("clothes", 0.6), ("leads", 0.2)) if study.random() < chance
+        ),
         padding_hu=int(rng.choice(PADDINGS)) if rng.random() < 0.6 else None,
     )
 
@@ -110,13 +112,16 @@ def _draw_noise(rng: np.random.Generator, shared: PhantomShared, kernel: str, wi
     return round(float(np.clip(level * np.exp(NOISE_PER_MM * (width_mm - WIDTH_MM)), low, high)), 2)
 
 
-def acquire(canvas: Canvas, d: dict[str, np.ndarray], acquired: Acquisition, draw: Draw) -> np.ndarray:
+def acquire(
+    canvas: Canvas, d: dict[str, np.ndarray], acquired: Acquisition, person: Draw, scan: Draw
+) -> np.ndarray:
     """The scan as measured, int16 (z, y, x): all that `acquired` names, in the order in which it comes about.
 
-    `d` holds the distances to the organs on the canvas' coarse lattice. What the circle leaves out loses its label.
+    `d` holds the distances to the organs on the canvas' coarse lattice; `person` and `scan` draw for a purpose. What the
+    circle leaves out loses its label.
     """
-    paint_table(canvas, d["skin"], acquired.table, draw("table"))
-    paint_things(canvas, d["skin"], acquired.things, draw("things"))
+    paint_table(canvas, d["skin"], acquired.table, person("table"))
+    paint_things(canvas, d["skin"], acquired.things, person("things"))
     move(canvas, d, acquired.motion)
     spacing_mm, kernel = acquired.grid.spacing_mm, acquired.kernel
     blocks = Blocks.of(canvas.lattice)
@@ -124,7 +129,7 @@ def acquire(canvas: Canvas, d: dict[str, np.ndarray], acquired: Acquisition, dra
     errors = streaks(canvas.hu, blocks, acquired.streaks)
     hu = blurred(canvas.hu, spacing_mm, kernel, acquired.thickness_mm)
     hu += blocks.spread(errors)
-    sideways, others, share = noise(draw("noise"), hu.shape, spacing_mm, kernel, acquired.thickness_mm)
+    sideways, others, share = noise(scan("noise"), hu.shape, spacing_mm, kernel, acquired.thickness_mm)
     sideways *= blocks.spread(sideways_sd * np.float32(acquired.noise_hu * np.sqrt(share)))
     others *= blocks.spread(others_sd * np.float32(acquired.noise_hu * np.sqrt(1 - share)))
     hu += sideways

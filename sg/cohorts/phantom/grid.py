@@ -9,7 +9,7 @@ import numpy as np
 from sg.cohorts.phantom import anatomy
 from sg.cohorts.phantom.anatomy import Patient
 from sg.cohorts.phantom.fields import Lattice
-from sg.params import BODY_BOTTOM_MM, BODY_TOP_MM, PhantomShared
+from sg.params import BODY_BOTTOM_MM, BODY_TOP_MM, RANGE_LEAST_MM, PhantomShared
 
 # The way the stored axes (i, j, k) run: to the Left, Posterior, Superior, or the other way. In a row of patients
 # these take turns, so that a reader meets all of them in a small cohort. LUNA16 has some scans turned by 180 degrees.
@@ -115,18 +115,19 @@ def outline(patient: Patient, bottom_mm: float, top_mm: float) -> Outline:
 
 
 def draw_range(
-    patient: Patient, protocol: str, shared: PhantomShared, rng: np.random.Generator, whole: bool
+    patient: Patient, protocol: str, shared: PhantomShared, rng: np.random.Generator
 ) -> tuple[str, float, float]:
     """What a scan covers (chest, apices, bases, chest-abdomen or abdomen) and its lower and upper end, mm of the patient.
 
-    Ends follow the patient's height and stay within the body. `whole`: neither apices nor bases alone, nor more.
+    Ends follow the patient's height and stay within the body; where that leaves less than RANGE_LEAST_MM, the end that
+    is free to moves.
     """
     bottom, top = shared.abdomen_range_mm if protocol == "abdomen" else shared.chest_range_mm
     bottom, top = (end + rng.normal(0, RANGE_SD_MM) for end in (bottom, top))
     length = rng.uniform(*PART_MM)
     part = ("apices", "bases", "chest-abdomen")[int(rng.integers(3))]
     covers = protocol
-    if rng.random() < shared.parts and protocol == "chest" and not whole:
+    if rng.random() < shared.parts and protocol == "chest":
         covers = part
     if covers == "apices":
         bottom = top - length
@@ -136,14 +137,14 @@ def draw_range(
         bottom = min(shared.abdomen_range_mm[0] + rng.normal(0, RANGE_SD_MM), bottom)
     tall = float(np.clip(patient.height, 0.8, 1.2))
     least, most = max(BODY_BOTTOM_MM, BODY_BOTTOM_MM * tall), min(BODY_TOP_MM, BODY_TOP_MM * tall)
+    bottom, top = np.clip((bottom * tall, top * tall), least, most)
     # A part is as long as it was drawn, in mm, even of a small patient: shorter ones serve nobody.
     if covers == "apices":
-        top = min(top * tall, most)
-        return covers, top - length, top
-    if covers == "bases":
-        bottom = max(bottom * tall, least)
-        return covers, bottom, bottom + length
-    return covers, float(max(bottom * tall, least)), float(min(top * tall, most))
+        bottom = max(top - length, least)
+    elif covers == "bases":
+        top = min(bottom + length, most)
+    top = min(max(top, bottom + RANGE_LEAST_MM), most)
+    return covers, float(min(bottom, top - RANGE_LEAST_MM)), float(top)
 
 
 def draw_grid(
@@ -151,31 +152,31 @@ def draw_grid(
     number: int,
     protocol: str,
     shared: PhantomShared,
-    rng: np.random.Generator,
-    whole: bool = False,
+    study: np.random.Generator,
+    scan: np.random.Generator,
 ) -> tuple[str, Outline, Grid]:
     """What a scan covers, the outline of the body there and the grid of voxels, for the patient of that number.
 
-    The field of view is about as wide as the body, so that some bodies are cut at the sides. The spacing has three
-    decimals and the origin two (six where the axes are oblique), as they are written, so that what is written is what
-    was computed with.
+    What is covered and how the patient lies comes from the study's chance, the voxels from the scan's. The field of view
+    is about as wide as the body, so that some bodies are cut at the sides. The spacing has three decimals and the origin
+    two (six where the axes are oblique), as they are written, so that what is written is what was computed with.
     """
-    in_plane = round(float(rng.uniform(*shared.spacing_xy_mm)), IN_PLANE)
-    between = round(float(rng.uniform(*shared.spacing_z_mm)), BETWEEN)
-    covers, bottom, top = draw_range(patient, protocol, shared, rng, whole)
+    in_plane = round(float(scan.uniform(*shared.spacing_xy_mm)), IN_PLANE)
+    between = round(float(scan.uniform(*shared.spacing_z_mm)), BETWEEN)
+    covers, bottom, top = draw_range(patient, protocol, shared, study)
     body = outline(patient, bottom, top)
-    field = float(np.clip(body.width_mm + rng.normal(4, 20), *FIELD_MM))
+    field = float(np.clip(body.width_mm + study.normal(4, 20), *FIELD_MM))
     count, slices = round(field / in_plane), int((top - bottom) / between) + 1
-    middle = np.array(body.middle_mm) + rng.normal(0, 5, 2)
+    middle = np.array(body.middle_mm) + study.normal(0, 5, 2)
     origin = [*(middle - in_plane * (count - 1) / 2), bottom + (top - bottom - between * (slices - 1)) / 2]
     axes = (
         o + s * np.arange(n)
         for o, s, n in zip(origin, (in_plane, in_plane, between), (count, count, slices), strict=True)
     )
     turns = ORIENTATIONS[protocol]
-    offset = np.array([rng.normal(0, 7), rng.normal(0, 7), rng.uniform(-350, 150)])
-    axis, angle = rng.normal(size=3), rng.uniform(0, shared.oblique_deg)
-    turn = rotation(axis, angle) if rng.random() < OBLIQUE and shared.oblique_deg > 0 else np.eye(3)
+    offset = np.array([scan.normal(0, 7), scan.normal(0, 7), scan.uniform(-350, 150)])
+    axis, angle = study.normal(size=3), study.uniform(0, shared.oblique_deg)
+    turn = rotation(axis, angle) if study.random() < OBLIQUE and shared.oblique_deg > 0 else np.eye(3)
     return covers, body, Grid(Lattice(*axes), turns[number % len(turns)], turn, offset).snapped()
 
 

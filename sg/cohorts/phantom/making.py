@@ -103,17 +103,10 @@ class Layout(NamedTuple):
 
 
 def _body(protocol: str, job: Job) -> Scan:
-    """A scan of the body by a protocol (chest, abdomen); twins are scanned whole, so that they can be told."""
+    """A scan of the body by a protocol (chest, abdomen)."""
     person = draw_person(job.draw_of_person, job.person.recipe, job.shared)
-    whole = job.twin_of is not None
     acquired = draw_acquisition(
-        person.patient,
-        job.place.number,
-        protocol,
-        job.shared,
-        job.draw_of_person,
-        job.draw,
-        whole,
+        person.patient, job.place.number, protocol, job.shared, job.draw_of_person, job.draw
     )
     return render(person, acquired, job.draw)
 

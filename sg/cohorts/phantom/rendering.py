@@ -55,5 +55,5 @@ def render(person: Person, acquired: Acquisition, draw: Draw) -> Scan:
     paint_mediastinum(scene)
     paint_bones(scene)
     paint_findings(scene)  # last, so that what is in the tables is not painted over
-    hu = acquisition.acquire(canvas, scene.d, acquired, draw)
+    hu = acquisition.acquire(canvas, scene.d, acquired, person.draw, draw)
     return Scan(person, acquired, hu, canvas.labels, shown(person.findings, canvas))

@@ -16,7 +16,7 @@ from sg.cohorts.phantom.acquisition import acquire, draw_acquisition
 from sg.cohorts.phantom.artefacts import Motion, move, pad, streaks
 from sg.cohorts.phantom.canvas import LABEL, Canvas
 from sg.cohorts.phantom.fields import Lattice
-from sg.cohorts.phantom.grid import FIELD_MM, PART_MM, rotation
+from sg.cohorts.phantom.grid import FIELD_MM, PART_MM, draw_range, rotation
 from sg.cohorts.phantom.noise import KERNELS, along_z, blurred, levels, noise, response
 from sg.cohorts.phantom.painting.table import paint_table, paint_things
 from sg.cohorts.phantom.rays import WATER_PER_MM, Blocks, Rays
@@ -41,9 +41,9 @@ def patient():
 
 @pytest.fixture(scope="module")
 def drawn(patient):
-    """Forty scans of one person, numbered."""
+    """Forty studies of one body, numbered."""
     return [
-        draw_acquisition(patient, n, "chest", SHARED, chance("patient"), chance(f"scan {n}"))
+        draw_acquisition(patient, n, "chest", SHARED, chance(f"person {n}"), chance(f"scan {n}"))
         for n in range(40)
     ]
 
@@ -142,18 +142,31 @@ def test_scans_stay_within_the_body_and_parts_are_long_enough(drawn):
     assert seen == {"chest", "apices", "bases", "chest-abdomen"}
 
 
-def test_a_twin_s_scan_is_of_the_whole_chest_and_of_the_same_phase(patient, drawn):
+def test_a_twin_s_scan_is_another_reconstruction_of_the_same_study(patient, drawn):
     for n in range(6):
-        twin = draw_acquisition(
-            patient, n, "chest", SHARED, chance("patient"), chance(f"twin {n}"), whole=True
-        )
-        assert twin.covers == "chest"
-        assert twin.phase == drawn[0].phase
+        twin = draw_acquisition(patient, n, "chest", SHARED, chance(f"person {n}"), chance(f"twin {n}"))
+        same = ("covers", "phase", "motion", "table", "things")
+        assert [getattr(twin, name) for name in same] == [getattr(drawn[n], name) for name in same]
+        np.testing.assert_array_equal(twin.grid.rotation, drawn[n].grid.rotation)
         assert twin.grid.spacing_mm != drawn[n].grid.spacing_mm
+        for one, other in zip(twin.grid.lattice.axes, drawn[n].grid.lattice.axes, strict=True):
+            step = max(one[1] - one[0], other[1] - other[0])
+            assert abs(one[0] - other[0]) <= step
+            assert abs(one[-1] - other[-1]) <= step
+
+
+@pytest.mark.parametrize("ends", [(-380.0, -300.0), (100.0, 180.0), (-40.0, 40.0)])
+def test_no_scan_leaves_the_body_or_is_shorter_than_80_mm(patient, ends):
+    shared = SHARED.model_copy(update={"chest_range_mm": ends, "parts": 0.7})
+    for n in range(60):
+        _, bottom, top = draw_range(patient, "chest", shared, np.random.default_rng(n))
+        assert bottom >= BODY_BOTTOM_MM
+        assert top <= BODY_TOP_MM
+        assert top - bottom >= 79.999
 
 
 def test_a_scan_is_drawn_the_same_again_and_recorded_in_plain_values(patient, drawn):
-    again = draw_acquisition(patient, 7, "chest", SHARED, chance("patient"), chance("scan 7"))
+    again = draw_acquisition(patient, 7, "chest", SHARED, chance("person 7"), chance("scan 7"))
     fields = [{k: v for k, v in asdict(one).items() if k != "grid"} for one in (again, drawn[7])]
     assert json.loads(json.dumps(fields[0])) == json.loads(json.dumps(fields[1]))
     np.testing.assert_array_equal(again.grid.origin_mm, drawn[7].grid.origin_mm)
@@ -248,7 +261,7 @@ def test_noise_measured_in_a_phantom_of_water_is_what_was_asked_for(patient):
         one, grid=replace(one.grid, lattice=canvas.lattice), table="none", things=(), padding_hu=None, streaks=0.0,
         motion=Motion(0.0, 0.0, 50.0, 15.0, 0.0, False), noise_hu=20.0, kernel="smooth", thickness_mm=3.0,
     )  # fmt: skip
-    hu = acquire(canvas, round_body(canvas), plain, chance("measured"))
+    hu = acquire(canvas, round_body(canvas), plain, chance("person"), chance("measured"))
     found = measure(hu, spacing)
     assert found.sd_hu == pytest.approx(20, rel=0.1)
     assert found.along[2] == pytest.approx(0.25, abs=0.06)

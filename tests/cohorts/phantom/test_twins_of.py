@@ -14,7 +14,10 @@ from scipy.interpolate import RegularGridInterpolator
 
 from sg.cohorts.phantom.making import jobs, make, make_one
 from sg.params import AnyPhantoms, ChestPhantoms
+from sg.scans import read_scan
+from sg.twins import find, likeness
 from tests.cohorts.test_phantom import RECIPES, SHARED
+from tests.scan_files import LIMITS
 
 AGAIN: dict[str, AnyPhantoms] = RECIPES | {
     "again": ChestPhantoms(
@@ -102,3 +105,13 @@ def test_a_twin_made_alone_is_the_same_as_in_its_cohort(cohorts, tmp_path):
     for file in files:
         other = cohorts["again"] / file.relative_to(tmp_path)
         assert hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
+
+
+def test_the_finder_of_twins_finds_the_pair_and_no_other(cohorts):
+    """At the threshold of every configuration; the other scan of `again` is of somebody else."""
+    (there,) = cohorts["chests"].glob("subset*/*.mhd")
+    series = [folder for folder in sorted(cohorts["again"].glob("LIDC-IDRI/*/*/*")) if folder.is_dir()]
+    scans = [read_scan(there, cohorts["chests"], LIMITS)]
+    scans += [read_scan(tuple(sorted(one.glob("*.dcm"))), cohorts["again"], LIMITS) for one in series]
+    pairs = find([likeness(scan.array, scan.geometry) for scan in scans], 0.99)
+    assert [(pair.first, pair.second) for pair in pairs] == [(0, 1)]
