@@ -193,6 +193,16 @@ def test_no_field_has_a_default():
             "scracth",
             r"evaluate\.control: must be one of finetune\.initializations .* got 'scracth'",
         ),
+        (
+            "phantom.shared.spacing_z_mm",
+            [2.0, 60.0],
+            r"phantom\.shared\.spacing_z_mm\.1: must be less than or equal to 10",
+        ),
+        (
+            "phantom.cohorts",
+            ["lidc", "liver"],
+            r"recipes\.lidc\.twins_of names luna16, which phantom\.cohorts does not",
+        ),
         ("cohort.limits.spacing_mm", [10.0, 0.1], r"cohort\.limits: spacing_mm must be \[least, largest\]"),
         ("cohort.sources.liver.use", ["ncc"], r"cohort\.sources: some source must be of use for 'lcs'"),
         (
