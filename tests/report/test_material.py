@@ -63,6 +63,7 @@ def page(html):
 def test_each_source_says_what_it_gave_and_the_last_line_all_of_them(page):
     luna = ["19", "19", "4", "2", "8", "4", "5", "4 × 5", "64–72 × 56"]
     assert rows_of(page, "sources") == [
+        ["lidc (synthetic)", "folder", "pretrain", *["0"] * 7, "–", "–"],
         ["liver (synthetic)", "decathlon", "lcs", *["0"] * 7, "–", "–"],
         ["luna16 (synthetic)", "luna16", "pretrain, ncc", *luna],
         ["all", "", "", *luna],
