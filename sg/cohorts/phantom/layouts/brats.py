@@ -8,17 +8,16 @@ has none either.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 from sg.cohorts.phantom.brain.anatomy import Draw
 from sg.cohorts.phantom.brain.rendering import BrainScan
 from sg.cohorts.phantom.brain.tumour import draw_grade
 from sg.cohorts.phantom.layouts import Place
+from sg.cohorts.phantom.layouts.nifti import ras_affine, write_nifti
 
 # Where the 285 training cases of 2018 come from (recalled, not checked): CBICA, TCIA, the challenge of 2013.
 SOURCES = {"CBICA": 88 / 285, "TCIA": 167 / 285, "2013": 30 / 285}
@@ -53,7 +52,7 @@ def write(folder: Path, stem: str, scan: BrainScan, draw: Draw) -> list[str]:
     path = folder / stem
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, array in (scan.contrasts | {"seg": scan.labels.astype(np.int16)}).items():
-        write_nifti(path.with_name(f"{path.name}_{name}.nii.gz"), array, scan)
+        write_nifti(path.with_name(f"{path.name}_{name}.nii.gz"), array, affine_of(scan))
     if scan.grade != "HGG":
         return []
     return [f"{path.name},{scan.head.age:.3f},{scan.survival_days},{scan.resection}"]
@@ -65,14 +64,6 @@ def finish(folder: Path, written: Sequence[tuple[str, list[str]]]) -> None:
     (folder / "survival_data.csv").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def write_nifti(path: Path, array: np.ndarray, scan: BrainScan) -> None:
-    """An array (z, y, x) or (channel, z, y, x) as a compressed NIfTI file, stored (x, y, z, channel)."""
-    x, y, z = scan.origin_mm
-    affine = np.diag([-scan.spacing_mm, -scan.spacing_mm, scan.spacing_mm, 1.0])
-    affine[:3, 3] = -x, -y, z  # NIfTI's world is RAS
-    image = nibabel.Nifti1Image(np.moveaxis(array, (-1, -2, -3), (0, 1, 2)), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
-    # No name and no time in the gzip header, so that equal scans are equal files.
-    path.write_bytes(gzip.compress(image.to_bytes(), 4, mtime=0))
+def affine_of(scan: BrainScan) -> np.ndarray:
+    """Index (x, y, z) to NIfTI's world (4, 4): upright, as all of these scans."""
+    return ras_affine(np.eye(3), (scan.spacing_mm,) * 3, scan.origin_mm)

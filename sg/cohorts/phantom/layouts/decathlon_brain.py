@@ -7,7 +7,6 @@ Numbers begin at 1; imagesTs is not there, because every case has its labels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 from sg.cohorts.phantom.brain.anatomy import Draw
 from sg.cohorts.phantom.brain.rendering import BrainScan
 from sg.cohorts.phantom.layouts import Place
-from sg.cohorts.phantom.layouts.brats import write_nifti
+from sg.cohorts.phantom.layouts.brats import affine_of
+from sg.cohorts.phantom.layouts.nifti import describe, write_case
 
 CHANNELS = {"flair": "FLAIR", "t1": "T1w", "t1ce": "t1gd", "t2": "T2w"}
 VALUES = {2: 1, 1: 2, 4: 3}  # of the labels, BraTS to Decathlon
@@ -33,26 +33,16 @@ def write(folder: Path, name: str, scan: BrainScan, draw: Draw) -> None:
     for brats, value in VALUES.items():
         labels[scan.labels == brats] = value
     image = np.stack([scan.contrasts[one] for one in CHANNELS]).astype(np.float32)
-    for kind, array in (("imagesTr", image), ("labelsTr", labels)):
-        (folder / kind).mkdir(exist_ok=True)
-        write_nifti(folder / kind / f"{name}.nii.gz", array, scan)
+    write_case(folder, name, image, labels, affine_of(scan))
 
 
 def finish(folder: Path, written: Sequence[tuple[str, None]]) -> None:
     """dataset.json, with the keys of the real one."""
-    names = [name for name, _ in written]
-    description = {
+    own = {
         "name": "BRATS",
         "description": "Gliomas segmentation tumour and oedema in brain images (synthetic phantoms, not patients)",
-        "reference": "made by this repository",
-        "licence": "Apache-2.0",
-        "release": "1.0",
         "tensorImageSize": "4D",
         "modality": {str(number): one for number, one in enumerate(CHANNELS.values())},
         "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
-        "numTraining": len(names),
-        "numTest": 0,
-        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in names],
-        "test": [],
     }
-    (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    describe(folder, [name for name, _ in written], own)
