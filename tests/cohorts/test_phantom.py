@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from sg.cohorts.phantom.making import jobs, make, make_one
 from sg.cohorts.phantom.person import draw_person
+from sg.errors import InputError
 from sg.params import AnyPhantoms, ChestPhantoms, LiverPhantoms, PhantomShared
 
 SHARED = PhantomShared(
@@ -226,3 +227,14 @@ def test_other_seeds_and_other_cohorts_are_other_persons():
         persons.append(draw_person(job.draw_of_person, job.recipe, SHARED))
     builds = {(person.patient.habitus.height_cm, person.patient.habitus.weight_kg) for person in persons}
     assert len(builds) == 4
+
+
+def test_findings_that_do_not_fit_are_refused_with_cohort_and_patient(tmp_path, monkeypatch):
+    monkeypatch.setattr("sg.cohorts.phantom.places.TRIES", 1)
+    wide = SHARED.model_copy(update={"nodule_mm": (80.0, 80.0)})
+    crowded = RECIPES["chests"].model_copy(update={"train": 0, "nodules": (40, 40)})
+    (tmp_path / "crowded").mkdir()
+    with pytest.raises(
+        InputError, match=r"phantom\.recipes\.crowded, test patient 1: .* \(nodules\), got room for \d+ of 40"
+    ):
+        make(tmp_path / "crowded", 7, "crowded", {"crowded": crowded}, wide, 1)

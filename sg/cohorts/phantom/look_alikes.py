@@ -28,10 +28,9 @@ from sg.cohorts.phantom.opacities import (
     organ_around,
     unevenness,
 )
-from sg.cohorts.phantom.places import Ground, Place, clear_of
+from sg.cohorts.phantom.places import Ground, Place, clear_of, no_room
 from sg.cohorts.phantom.trees import Tree
 from sg.cohorts.phantom.vessels import Trees
-from sg.errors import InputError
 
 # How many of each a patient has on average (Poisson).
 DRAWN = {
@@ -313,7 +312,7 @@ def list_places(
     ground: Ground,
     trees: Trees,
 ) -> list[Place]:
-    """So many candidates that are no nodules. InputError where there is no room for them."""
+    """So many candidates that are no nodules. NoRoom where there is no room for them."""
     most = min(len(drawn), int(np.ceil(LISTED_SHARE * count)))
     chosen = [drawn[index] for index in rng.permutation(len(drawn))[:most]]
     listing = _List(nodules, count)
@@ -328,10 +327,7 @@ def list_places(
             if quota:
                 listing.add(kind, pools.draw(kind, 3 * int(quota) + 8), int(quota))
     if len(listing.places) < count:
-        raise InputError(
-            f"phantom.recipes: a patient must have room for its look-alikes (candidates), got room for "
-            f"{len(listing.places)} of {count}; ask for fewer"
-        )
+        raise no_room("look-alikes (candidates)", len(listing.places), count)
     return listing.places
 
 

@@ -26,6 +26,7 @@ from sg.cohorts.phantom.layouts import (
     places,
 )
 from sg.cohorts.phantom.person import draw_person
+from sg.cohorts.phantom.places import NoRoom
 from sg.cohorts.phantom.rendering import Scan, render
 from sg.cohorts.phantom.tables import AcquisitionRow, PersonRow, TwinOfRow
 from sg.cohorts.phantom.truth import write_truth
@@ -104,7 +105,13 @@ class Layout(NamedTuple):
 
 def _body(protocol: str, job: Job) -> Scan:
     """A scan of the body by a protocol (chest, abdomen)."""
-    person = draw_person(job.draw_of_person, job.person.recipe, job.shared)
+    try:
+        person = draw_person(job.draw_of_person, job.person.recipe, job.shared)
+    except NoRoom as error:
+        place = job.person.place
+        raise InputError(
+            f"phantom.recipes.{job.person.cohort}, {place.split} patient {place.turn + 1}: {error}"
+        ) from error
     acquired = draw_acquisition(
         person.patient, job.place.number, protocol, job.shared, job.draw_of_person, job.draw
     )

@@ -96,16 +96,23 @@ class Ground:
         return points[np.abs(self.at(field, points) - level) < 1.0]
 
 
+class NoRoom(InputError):
+    """More of something is asked for than a patient has room for."""
+
+
+def no_room(what: str, found: int, count: int) -> NoRoom:
+    """What to raise where only so many of so many fit."""
+    return NoRoom(f"there must be room for the {what}, got room for {found} of {count}; ask for fewer")
+
+
 def tries(found: list, count: int, what: str) -> Iterator[None]:
-    """Yield until that many are found. InputError where they do not fit."""
+    """Yield until that many are found. NoRoom where they do not fit."""
     for _ in range(TRIES * count):
         if len(found) >= count:
             return
         yield
     if len(found) < count:
-        raise InputError(
-            f"phantom.recipes: a patient must have room for its {what}, got room for {len(found)} of {count}; ask for fewer"
-        )
+        raise no_room(what, len(found), count)
 
 
 def clear_of(where: np.ndarray, radius: float, centres: np.ndarray, radii: np.ndarray, gap_mm: float) -> bool:

@@ -189,7 +189,7 @@ def test_ratings_follow_from_the_type(kind, texture, calcified):
 
 def test_nodules_that_do_not_fit_are_refused_in_words(monkeypatch):
     monkeypatch.setattr("sg.cohorts.phantom.places.TRIES", 15)
-    with pytest.raises(InputError, match="room for its lung nodules"):
+    with pytest.raises(InputError, match="room for the lung nodules"):
         draw_nodules(np.random.default_rng(0), 8, (119.0, 120.0), ground(), body()[2].blood)
 
 
@@ -219,7 +219,7 @@ def test_the_body_is_the_same_however_many_candidates_are_listed():
 
 def test_look_alikes_that_do_not_fit_are_refused_in_words(monkeypatch):
     monkeypatch.setattr("sg.cohorts.phantom.look_alikes.GAP_MM", 60.0)
-    with pytest.raises(InputError, match="room for its look-alikes"):
+    with pytest.raises(InputError, match="room for the look-alikes"):
         findings.draw_findings(*body(), CHEST, SHARED, draw)
 
 
