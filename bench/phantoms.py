@@ -14,7 +14,7 @@ from sg.processes import spread
 SHARED = PhantomShared(
     spacing_xy_mm=(3.0, 3.0),
     spacing_z_mm=(3.0, 3.0),
-    noise_hu=(8.0, 20.0),
+    noise_hu=(5.0, 12.0),
     chest_range_mm=(-208.0, 107.0),
     abdomen_range_mm=(-328.0, -58.0),
     parts=0.0,

@@ -23,7 +23,7 @@ Sex = Literal["female", "male"]
 _HEIGHT_CM = {"female": (160.5, 6.5), "male": (173.0, 7.0)}
 BMI = (24.8, 0.15)  # median, standard deviation of the logarithm; kg/m2
 BUILD_CM, BUILD_SURFACE_M2 = 166.8, 1.79  # mean height and body surface of the above
-_FAT_MM = {"female": 15.0, "male": 12.0}
+_FAT_MM = {"female": 18.0, "male": 15.0}
 
 LIVER_ML, LIVER_ML_PER_M2, LIVER_REST_ML = 1205.0, 758.26, 215.6
 SPLEEN_ML = (195.0, 78.0)
