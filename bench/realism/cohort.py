@@ -68,13 +68,16 @@ class Figures:
 @dataclass(frozen=True)
 class Registered:
     """One pair: mean distance from the counterpart, mm, over organs of the chest and of the abdomen, before
-    registration (lungs upon each other), after the best affine map there is, after affine and B-spline registration;
-    and the distance of the lungs' surfaces after these two.
+    registration, after the best affine map there is, after affine and B-spline registration;
+    and the distance of the lungs' surfaces after these two. `organs` has each organ's own distances after these two,
+    `chest_voxels` their means over the chest where every voxel counts alike.
     """
 
     chest: tuple[float, float, float, float]
     abdomen: tuple[float, float, float, float]
     surfaces: tuple[float, float]
+    organs: dict[str, tuple[float, float]]
+    chest_voxels: tuple[float, float]
 
 
 def jobs(count: int, seed: int = SEED) -> list[Job]:
@@ -198,7 +201,20 @@ def register(pair: tuple[Job, Job]) -> Registered:
         return before, best, after, last
 
     surfaces = tuple(registration.surface_distance(fixed, moving, t) for t in (affine, deformable))
-    return Registered(distances(CHEST_ORGANS), distances(ABDOMEN_ORGANS), surfaces)
+    organs = {
+        organ: tuple(_mean_distance(registration.moved(t, p), q) for t in (affine, deformable))
+        for organ, (p, q) in matched.items()
+    }
+    inside = [organ for organ in CHEST_ORGANS if organ in organs]
+    weights = [_voxels(scan, organ) for organ in inside]
+    voxels = np.average([organs[organ] for organ in inside], axis=0, weights=weights)
+    return Registered(
+        distances(CHEST_ORGANS),
+        distances(ABDOMEN_ORGANS),
+        surfaces,
+        organs,
+        (float(voxels[0]), float(voxels[1])),
+    )
 
 
 def _prepared(scan: Scan) -> registration.Prepared:
@@ -218,7 +234,7 @@ def counterparts(
     Drawn at random from the voxels of the organ. A point whose counterpart lies outside the other scan, or in
     something else (where organs meet, one gives way), has none.
     """
-    labels = [LABEL[label] for label, name in COUNTERPARTS.items() if name == organ]
+    labels = _labels(organ)
     index = np.argwhere(np.isin(scan.labels, labels))
     if len(index) == 0:
         return np.zeros((0, 3)), np.zeros((0, 3))
@@ -228,6 +244,15 @@ def counterparts(
     there = other.maps[organ].to_patient(to_atlas(patient.maps[organ], points))
     same = np.isin(_labels_at(other_scan, there), labels)
     return points[same], there[same]
+
+
+def _labels(organ: str) -> list[int]:
+    """Values in the label image of what one organ's map places."""
+    return [LABEL[label] for label, name in COUNTERPARTS.items() if name == organ]
+
+
+def _voxels(scan: Scan, organ: str) -> int:
+    return int(np.isin(scan.labels, _labels(organ)).sum())
 
 
 def to_atlas(organ: OrganMap, points_mm: np.ndarray) -> np.ndarray:
