@@ -47,6 +47,21 @@ class Project:
         return path
 
 
+def bring_compiled(source: Path, target: Path) -> None:
+    """Give a copy of the sources the loops that numba has compiled of them, so that it need not do so again.
+
+    numba takes them for those of a source of the same size and time of change; both are checked here to be equal bytes.
+    """
+    for index in source.glob("sg/**/__pycache__/*.nb[ic]"):
+        module = index.parent.parent / f"{index.name.split('.', 1)[0]}.py"
+        copy = target / module.relative_to(source)
+        if copy.is_file() and copy.read_bytes() == module.read_bytes():
+            shutil.copystat(module, copy)
+            place = target / index.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy2(index, place)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A copy of this project without data, with the tiny study in place."""
@@ -54,6 +69,7 @@ def project(tmp_path: Path) -> Project:
     root.mkdir()
     for name in ("sg", "stages"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    bring_compiled(ROOT, root)
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / "configs" / "tiny.yaml", root / "params.yaml")
     return Project(root)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.closure import ROOT
+from tests.conftest import bring_compiled
 
 BIN = Path(sys.executable).parent
 
@@ -37,6 +38,7 @@ class Clone:
             if (ROOT / name).is_file() and name not in ("dvc.lock", "metrics.json"):
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, root / name)
+        bring_compiled(ROOT, root)
         clone = cls(root)
         shutil.copy(root / config, root / "params.yaml")
         for command in (
@@ -66,6 +68,7 @@ class Clone:
     def clone(self, root: Path) -> Clone:
         """What `git clone` gives of it: the same commit, and neither data nor cache."""
         subprocess.run(["git", "clone", "-q", str(self.root), str(root)], check=True)
+        bring_compiled(self.root, root)
         return Clone(root)
 
     def copy(self, root: Path) -> Clone:
