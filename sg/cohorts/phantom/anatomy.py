@@ -49,10 +49,11 @@ __all__ = [
 Draw = Callable[[str], np.random.Generator]
 
 LUNGS_L = 5.3  # volume of the atlas' lungs as people of average build fill them
-INSPIRATION_LOWERS_MM = 9.0  # the domes, for each standard deviation of inspiration
+INSPIRATION_LOWERS_MM = 7.0  # the domes, for each standard deviation of inspiration
 CHEST_SHARE = 0.8
 FISSURE_NOISE_MM, FISSURE_STEP_MM = 4.5, 55.0
-# How much of the way that a dome of the diaphragm stands higher or lower the organs below follow.
+# How much of the way that the diaphragm stands higher or lower the heart on it and the organs below follow.
+HEART_FOLLOWS = 0.55
 _FOLLOWS = {
     "liver": ("lung_right", 0.85),
     "spleen": ("lung_left", 0.45),
@@ -65,15 +66,13 @@ _FOLLOWS = {
 class Patient:
     """One synthetic patient: the organs' maps and what is not a map.
 
-    `inspiration` is in standard deviations from an ordinary deep breath, `lifts_mm` how much higher than in the atlas
-    each lung's dome of the diaphragm stands (in the atlas' mm), `sizes` what the volumes were fitted to.
+    `inspiration` is in standard deviations from an ordinary deep breath, `sizes` what the volumes were fitted to.
     """
 
     maps: dict[str, OrganMap]
     habitus: Habitus
     inspiration: float
     sizes: Sizes
-    lifts_mm: Mapping[str, float]
     fissures: Mapping[str, Fissure]
     variants: Variants
     width: float  # size of the trunk along x relative to the atlas
@@ -140,21 +139,25 @@ def draw_patient(draw: Draw, variants_share: float) -> Patient:
     factor = float(factor ** (-CHEST_SHARE / 3))
     maps = {name: organ.enlarged(factor, np.zeros(3)) for name, organ in maps.items()}
     fissures = {name: _draw_fissure(draw(name)) for name in surfaces.FISSURES}
+    # The heart lies on the diaphragm, whose height hardly depends on where the heart is.
+    lifts, _ = sizing.solve_chest(maps, sizes, fissures)
+    maps["heart"] = maps["heart"].shifted((0, 0, HEART_FOLLOWS * float(np.mean(list(lifts.values())))))
     lifts, fissures = sizing.solve_chest(maps, sizes, fissures)
-    lifts = {name: lift + own_variants.dome_rise_mm(name) for name, lift in lifts.items()}
+    for name, lift in lifts.items():
+        maps[name] = maps[name].lifted(lift + own_variants.dome_rise_mm(name))
 
     abdomen = frames["abdomen"]
     for name, (lung, share) in _FOLLOWS.items():
-        rise = _rise(maps[lung], lung, lifts[lung], abdomen) * share
+        rise = _rise(maps[lung], lung, abdomen) * share
         frame = Frame(abdomen.matrix, abdomen.offset_mm + np.array([0, 0, rise]))
         maps[name] = draw_map(draw(name), VARIATIONS[name], frame, 0.0)
     maps["gall_bladder"] = draw_map(
         draw("gall_bladder"), VARIATIONS["gall_bladder"], _hung_on(maps["liver"], "gall_bladder"), 0.0
     )
-    maps = sizing.solve_abdomen(maps, sizes, lifts)
+    maps = sizing.solve_abdomen(maps, sizes)
     size = np.sqrt((np.linalg.inv(maps["body"].matrix) ** 2).sum(axis=0))
     return Patient(
-        {name: maps[name] for name in VARIATIONS}, habitus, inspiration, sizes, lifts, fissures, own_variants,
+        {name: maps[name] for name in VARIATIONS}, habitus, inspiration, sizes, fissures, own_variants,
         float(size[0]), float(size[2]),
     )  # fmt: skip
 
@@ -174,12 +177,9 @@ def _frames(habitus: Habitus, inspiration: float, sizes: Sizes, rng: np.random.G
     across = np.exp([wide, deep, long] + rng.normal(0, 1, 3) * (0.012, 0.015, 0.012))
     turn = rotation(rng.normal(0, 1, 3) * (1.0, 0.6, 1.5))
     cage = Frame.of(across, turn, (0, 0, 0))
-    # With a deep breath the carina comes down a vertebra's third, and the heart hangs steeper, lower over a low
-    # diaphragm.
+    # With a deep breath the carina comes down a vertebra's third, and the heart hangs steeper.
     spine = Frame.of(across, turn, (0, 0, 5 * inspiration))
-    heart = Frame.of(
-        across * np.exp(np.array([-0.03, -0.01, 0.045]) * inspiration), turn, (0, 0, -5 * inspiration)
-    )
+    heart = Frame.of(across * np.exp(np.array([-0.03, -0.01, 0.045]) * inspiration), turn, (0, 0, 0))
     # Fat in the belly makes the abdomen deep; how wide it is follows the cage only in part.
     abdomen = Frame.of(np.exp([0.6 * wide, 0.6 * deep + 0.1 * stout, 0.2 * long]), turn, (0, 0, 0))
     named = {"spine": spine, "heart": heart, "abdomen": abdomen}
@@ -191,10 +191,10 @@ def _draw_fissure(rng: np.random.Generator) -> Fissure:
     return Fissure(0.0, noise)
 
 
-def _rise(lung: OrganMap, name: str, lift_mm: float, frame: Frame) -> float:
+def _rise(lung: OrganMap, name: str, frame: Frame) -> float:
     """How much higher a dome's top stands in the patient than where a frame puts the atlas' dome, mm."""
     top = np.array([[62.0 if name == "lung_left" else -62.0, 2.0, average.DOME_TOP_MM[name]]])
-    stands = lung.to_patient(top + np.array([0, 0, lift_mm]))[0, 2]
+    stands = lung.to_patient(top)[0, 2]
     return float(stands - (times(frame.matrix, top) + frame.offset_mm)[0, 2])
 
 
@@ -218,7 +218,7 @@ def shapes(patient: Patient, lattice: Lattice) -> dict[str, np.ndarray]:
     maps = patient.maps
     d = surfaces.wall(maps, lattice) | surfaces.middle(maps, lattice)
     d["skin"] = surfaces.skin(patient.habitus, maps["body"].to_atlas(lattice), d["trunk"])
-    d["above"] = surfaces.above(maps, lattice, patient.lifts_mm)
+    d["above"] = surfaces.above(maps, lattice)
     d["sternum"] = skeleton.sternum(maps["sternum"].to_atlas(lattice))
     d["middle"] = surfaces.with_rims(d)
     d["heart"] = surfaces.heart(d)

@@ -71,14 +71,14 @@ DOME_TOP_MM = {"lung_right": -103.0, "lung_left": -113.0}
 _DOME_DROP_MM = 92.0  # from the top of a dome to the bottom of the recesses, far beyond the wall
 
 
-def above_dome(a: Arrays, left: bool, lift_mm: float = 0.0) -> np.ndarray:
-    """Distance to what lies above one side's dome of the diaphragm (negative above), lifted by so much.
+def above_dome(a: Arrays, left: bool) -> np.ndarray:
+    """Distance to what lies above one side's dome of the diaphragm (negative above).
 
     A dome is flat on top and steep along the wall, where the lung's edge reaches into the recesses.
     """
     x, y, z = a
     outward = x if left else -x
-    top = np.float32(DOME_TOP_MM["lung_left" if left else "lung_right"] + lift_mm)
+    top = np.float32(DOME_TOP_MM["lung_left" if left else "lung_right"])
     u = (outward - 60) / np.where(outward > 60, np.float32(66), np.float32(118))
     v = (y - 2) / np.where(y > 2, np.float32(94), np.float32(108))
     square = u * u + v * v

@@ -7,7 +7,7 @@ Mosteller, N Engl J Med 1987;317:1098. Total lung capacity: Hall et al., Eur Res
 volume about 0.89 of it: 5.34 +- 1.20 l on CT (Garfield et al., Int J COPD 2012, PMC3292389), and 10 % less lying than
 standing (Yamada et al., Respiration 2020;99:598, PMC7490509), where the lobes' shares are from too. Liver: Feng et al.,
 World J Gastroenterol 2017;23:4968, 1205 +- 258 ml. Spleen: J Clin Diagn Res 2019, 195 +- 78 ml.
-Thickness of fat and size of breasts are from no table: chosen so that bodies are as thick as those of real chest scans.
+Thickness of fat and size of breasts are from no table: bodies are to be as wide and thick as real ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Sex = Literal["female", "male"]
 _HEIGHT_CM = {"female": (160.5, 6.5), "male": (173.0, 7.0)}
 BMI = (24.8, 0.15)  # median, standard deviation of the logarithm; kg/m2
 BUILD_CM, BUILD_SURFACE_M2 = 166.8, 1.79  # mean height and body surface of the above
-_FAT_MM = {"female": 18.0, "male": 15.0}
+_FAT_MM = {"female": 15.0, "male": 12.0}
 
 LIVER_ML, LIVER_ML_PER_M2, LIVER_REST_ML = 1205.0, 758.26, 215.6
 SPLEEN_ML = (195.0, 78.0)

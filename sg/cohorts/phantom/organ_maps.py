@@ -14,6 +14,9 @@ import numpy as np
 from sg.cohorts.phantom.atlas import Arrays
 from sg.cohorts.phantom.fields import Lattice, Noise, draw_noise
 
+# A lung whose base stands higher is compressed between these heights of the atlas: the apex stays, all that lies at the
+# diaphragm moves by the whole.
+LIFT_FROM_MM, LIFT_WHOLE_MM = 60.0, -90.0
 # A box that holds every patient: the noise of the maps covers it.
 BODY_MIDDLE_MM, BODY_REACH_MM = np.array([0.0, 0.0, -100.0]), 310.0
 
@@ -95,6 +98,24 @@ class OrganMap:
         return replace(
             self, matrix=self.matrix / factor, offset_mm=centre_mm + (self.offset_mm - centre_mm) / factor
         )
+
+    def shifted(self, by_mm: np.ndarray) -> OrganMap:
+        """The map of the same organ, further along by so much (x, y, z of the patient)."""
+        return replace(self, offset_mm=self.offset_mm - times(self.matrix, np.asarray(by_mm, float)[None])[0])
+
+    def lifted(self, by_mm: float) -> OrganMap:
+        """A lung's map with its base higher by so much, its apex where it is, and what lies between in proportion.
+
+        The same coefficient all over a plane makes the same shift all over it: B-splines sum to 1, and follow a line.
+        """
+        noise = self.noise
+        z = noise.origin_mm[2] + noise.step_mm * np.arange(noise.coefficients.shape[1])
+        middle = times(np.linalg.inv(self.matrix), -self.offset_mm[None])[0]
+        here = self.matrix[2, 2] * z + (self.matrix[2, :2] * middle[:2]).sum() + self.offset_mm[2]
+        share = np.clip((LIFT_FROM_MM - here) / (LIFT_FROM_MM - LIFT_WHOLE_MM), 0, 1)
+        coefficients = noise.coefficients.copy()
+        coefficients[2] -= (by_mm * share).astype(np.float32)[:, None, None]  # atlas = patient - lift
+        return replace(self, noise=replace(noise, coefficients=coefficients))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ for a lung, the scale of a map for an organ below, the height of a fissure for a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,8 +46,8 @@ def chest_volume_ml(maps: Maps, lift_mm: float) -> float:
     d["middle"] = surfaces.with_rims(surfaces.middle(maps, lattice))
     total = 0.0
     for name in ("lung_right", "lung_left"):
-        a = maps[name].to_atlas(lattice)
-        above = average.above_dome(a, name == "lung_left", lift_mm)
+        a = maps[name].lifted(lift_mm).to_atlas(lattice)
+        above = average.above_dome(a, name == "lung_left")
         total += volume_ml(surfaces.over_diaphragm(surfaces.around_lung(name, a, d), above), lattice)
     return total
 
@@ -55,22 +55,27 @@ def chest_volume_ml(maps: Maps, lift_mm: float) -> float:
 def solve_chest(
     maps: Maps, sizes: Sizes, fissures: dict[str, Fissure]
 ) -> tuple[dict[str, float], dict[str, Fissure]]:
-    """How far each dome is lifted above the atlas', and the fissures, so that lungs and lobes have their volumes."""
+    """How far each lung's base is lifted (`OrganMap.lifted`), and the fissures: lungs and lobes then have their volumes."""
     lattice = Lattice(*(np.arange(low, high, STEP_MM) for low, high in _LUNG_BOX_MM))
     d = surfaces.wall(maps, lattice)
     d["middle"] = surfaces.with_rims(surfaces.middle(maps, lattice))
     lifts, solved = {}, {}
     for name in ("lung_right", "lung_left"):
-        a = maps[name].to_atlas(lattice)
-        bounded = surfaces.around_lung(name, a, d)
-        near = bounded < 2 * STEP_MM
-        a, bounded = tuple(part[near] for part in a), bounded[near]
+        x, y, z = maps[name].to_atlas(lattice)
+        near = surfaces.around_lung(name, (x, y, z), d) < 4 * STEP_MM  # which a lift changes a little
+        per_mm = (maps[name].lifted(1.0).to_atlas(lattice)[2] - z)[near]
+        x, y, z = x[near], y[near], z[near]
+        walls = {wall: d[wall][near] for wall in ("cavity", "middle")}
         left_to_share = sizes.lung_ml(name)
 
-        def share(lift: float, name: str = name, a: tuple = a, bounded: np.ndarray = bounded) -> np.ndarray:
-            above = average.above_dome(a, name == "lung_left", lift)
-            painted = surfaces.over_diaphragm(bounded, above) + np.float32(PAINTED_LOSS_MM)
-            return filled(painted, lattice)
+        def share(
+            lift: float, name: str = name, x: np.ndarray = x, y: np.ndarray = y, z: np.ndarray = z,
+            per_mm: np.ndarray = per_mm, walls: Distances = walls,
+        ) -> np.ndarray:  # fmt: skip
+            a = (x, y, z + np.float32(lift) * per_mm)
+            above = average.above_dome(a, name == "lung_left")
+            painted = surfaces.over_diaphragm(surfaces.around_lung(name, a, walls), above)
+            return filled(painted + np.float32(PAINTED_LOSS_MM), lattice)
 
         cell_ml = float(np.prod(lattice.spacing_mm)) / 1000
         lift = _root(
@@ -79,7 +84,7 @@ def solve_chest(
             LIFTS_MM,
         )
         lifts[name] = lift
-        weight = share(lift)
+        weight, a = share(lift), (x, y, z + np.float32(lift) * per_mm)
         for label in ("oblique", "horizontal") if name == "lung_right" else ("oblique",):
             key = f"fissure_{name.removeprefix('lung_')}_{label}"
             distance = surfaces.fissure(key, a, fissures[key].noise.on(lattice)[0][near])
@@ -92,10 +97,8 @@ def solve_chest(
     return lifts, solved
 
 
-def solve_abdomen(
-    maps: dict[str, OrganMap], sizes: Sizes, lifts_mm: Mapping[str, float]
-) -> dict[str, OrganMap]:
-    """The maps, those of liver and spleen scaled to their volumes; domes of the diaphragm are lifted by `lifts_mm`."""
+def solve_abdomen(maps: dict[str, OrganMap], sizes: Sizes) -> dict[str, OrganMap]:
+    """The maps, those of liver and spleen scaled to their volumes."""
     solved = dict(maps)
     for name, wanted in (("liver", sizes.liver_ml), ("spleen", sizes.spleen_ml)):
         organ, centre = maps[name], np.array(VARIATIONS[name].centre_mm)
@@ -104,7 +107,7 @@ def solve_abdomen(
         low, high, step = ends.min(axis=0), ends.max(axis=0), _STEPS_MM[name]
         lattice = Lattice(*(np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)))
         d = surfaces.wall(maps, lattice) | surfaces.middle(maps, lattice)
-        d["above"] = surfaces.above(maps, lattice, lifts_mm)
+        d["above"] = surfaces.above(maps, lattice)
         bounds = np.maximum(surfaces.below_diaphragm(d), -surfaces.central(d))
         for other in surfaces.before(name):
             d[other] = surfaces.abdominal(other, solved[other], lattice, d, bounds)

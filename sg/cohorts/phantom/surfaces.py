@@ -52,10 +52,13 @@ def wall(maps: Maps, lattice: Lattice) -> Distances:
 
 
 def skin(habitus: Habitus, body: Arrays, trunk_mm: np.ndarray) -> np.ndarray:
-    """The body's surface: the trunk under its fat, thin at the neck, thick in front of the abdomen; and the breasts."""
+    """The body's surface: the trunk under its fat, thin at the neck, thicker at the flanks and in front of the abdomen;
+    and the breasts.
+    """
     x, y, z = body
     front = np.clip(-y / 60, 0, 1)
     fat = np.float32(habitus.fat_mm) * np.interp(z, [80, 140], [1, 0.45]).astype(np.float32)
+    fat *= 1 + np.float32(0.12) * np.clip(np.abs(x) / 80 - 1, 0, 1)
     fat += np.float32(habitus.belly_mm) * front * np.clip((-80 - z) / 80, 0, 1)
     surface = trunk_mm - fat
     if habitus.breast_mm:
@@ -84,10 +87,10 @@ def middle(maps: Maps, lattice: Lattice) -> Distances:
     }
 
 
-def above(maps: Maps, lattice: Lattice, lifts_mm: Mapping[str, float]) -> np.ndarray:
+def above(maps: Maps, lattice: Lattice) -> np.ndarray:
     """Distance to what lies above the diaphragm: one dome for each lung, one passing into the other in the middle."""
     right, left = (
-        average.above_dome(maps[name].to_atlas(lattice), name == "lung_left", lifts_mm[name])
+        average.above_dome(maps[name].to_atlas(lattice), name == "lung_left")
         for name in ("lung_right", "lung_left")
     )
     to_left = 1 / (1 + np.exp(-maps["body"].to_atlas(lattice)[0] / 9))
