@@ -8,6 +8,7 @@ spread, and its trees grow towards these. Airways run beside the arteries; the v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -23,8 +24,14 @@ from sg.cohorts.phantom.variants import LOBES
 class Trees:
     """The vessels and the small airways of both lungs; airways by the radius of what is open."""
 
-    blood: Tree
+    arteries: Tree
+    veins: Tree
     air: Tree
+
+    @cached_property
+    def blood(self) -> Tree:
+        """All vessels."""
+        return Tree.of([self.arteries, self.veins])
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ def wall_mm(lumen_mm: np.ndarray) -> np.ndarray:
 
 def draw_lung_trees(patient: Patient, survey: Survey, draw: Draw) -> Trees:
     """All trees of a person's lungs, in patient coordinates."""
-    blood: list[Tree] = []
+    arteries: list[Tree] = []
+    veins: list[Tree] = []
     air: list[Tree] = []
     for lung in LOBES:
         rng = draw(f"{lung}/trees")
@@ -113,10 +121,10 @@ def draw_lung_trees(patient: Patient, survey: Survey, draw: Draw) -> Trees:
                 if mine:
                     grown = _grown(patient, lung, source, mine, rng)
                     radii = radii_of(grown.parents, leaf_mm)
-                    blood.append(_pieces(grown, radii))
+                    (arteries if kind is ARTERIES else veins).append(_pieces(grown, radii))
                     if kind is ARTERIES:
                         air.append(_airways(patient, lung, grown, radii))
-    return Trees(Tree.of(blood), Tree.of(air))
+    return Trees(Tree.of(arteries), Tree.of(veins), Tree.of(air))
 
 
 # ------------------------------------------------------------------------------------------------ lobes

@@ -247,7 +247,9 @@ HILUM_MM = 16.0  # so far from the lung its vessels are drawn in the fat of the 
 def _paint_trees(scene: Scene, region: Region, inside_mm: np.ndarray) -> None:
     """Vessels and airways in the lungs and, in the fat of the hila, on the way to them."""
     canvas, d = scene.canvas, scene.d
-    blood, air = scene.person.trees.blood, scene.person.trees.air
+    trees = scene.person.trees
+    # Arteries hold what the right heart pumps, veins what the left heart gets.
+    bloods = [(trees.arteries, "blood_right"), (trees.veins, "blood")]
     box = canvas.lattice.box(region)
     # Beside the lungs only towards the middle: not in the wall, the diaphragm or the spine.
     wall_mm = canvas.finer(np.maximum(np.maximum(d["cavity"] + 2, d["above"] + 3), 4 - d["spine"]), region)
@@ -255,11 +257,13 @@ def _paint_trees(scene: Scene, region: Region, inside_mm: np.ndarray) -> None:
     allowed = np.clip(np.float32(0.5) - allowed_mm / canvas.voxel_mm, 0, 1)
     if scene.patient.variants.azygos:
         path, radius = azygos_path(scene.patient), np.full(8, AZYGOS_RADIUS_MM)
-        blood = Tree.of([blood, Tree(path[:-1], path[1:], radius, radius)])
-    share = coverage(blood, box) * allowed
-    canvas.blend(region, share, scene.hu["blood"])
+        bloods.append((Tree(path[:-1], path[1:], radius, radius), "cava_lower"))
     labels = canvas.labels[region]
-    labels[share > 0.5] = LABEL["lung_vessels"]
+    for tree, blood in bloods:
+        share = coverage(tree, box) * allowed
+        canvas.blend(region, share, scene.hu[blood])
+        labels[share > 0.5] = LABEL["lung_vessels"]
+    air = trees.air
     thick_start, thick_end = vessels.wall_mm(air.r_start), vessels.wall_mm(air.r_end)
     walls = Tree(air.start, air.end, air.r_start + thick_start, air.r_end + thick_end)
     outer = coverage(walls, box) * allowed
