@@ -84,10 +84,10 @@ BRONCHI = {
 }
 # Leaves of one kind of vessel in a ml of lung, and their radius: so that vessels' shares of the lung at every depth are
 # those of real scans at 3 mm (docs/phantom.md).
-LEAVES_PER_ML = 1.6
+LEAVES_PER_ML = 1.7
 LEAF_RADIUS_MM = 0.45
-LEAF_DEPTH_MM = (1.5, 1.2)  # least distance of a leaf to the pleura, and the mean of what comes on top
-DENSE_MM = 50.0  # leaves stand densest within a fifth of this from the pleura, half as dense in the middle
+LEAF_DEPTH_MM = (0.8, 0.8)  # least distance of a leaf to the pleura, and the mean of what comes on top
+DENSE_MM = 20.0  # leaves stand densest within a fifth of this from the pleura, half as dense in the middle
 POINTS_PER_NODE = 2
 AIRWAY_LEAST_MM = 1.3  # narrower airways are not seen
 # Inner diameter of a bronchus over that of the artery beside it: 0.62 +- 0.13 (J Comput Assist Tomogr 1997;21:306), 0.79
