@@ -100,7 +100,7 @@ def rib_paths() -> list[Rib]:
         sink = np.interp(number, [0, 3, 7, 9, 11], [42, 88, 112, 108, 70])
         angle = np.deg2rad(np.linspace(26, reach, 16))
         share = (angle - angle[0]) / np.deg2rad(150 - 26)
-        z = middle - 7 - sink * (0.8 * share + 0.1 * (1 - np.cos(np.pi * share)))  # steepest at the side
+        z = middle - 7 - sink * (1.35 * share - 0.35 * share**2)  # steepest behind
         half, front, back = (np.interp(z, Z_CAVITY, CAVITY[k]) for k in ("half", "front", "back"))
         half, depth, mid = half + 5, (back - front) / 2 + 5, (front + back) / 2
         power = 2 / 2.3
