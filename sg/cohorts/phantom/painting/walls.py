@@ -194,7 +194,7 @@ def _wall(hu, labels, skin, trunk, cavity, ax, ay, az, wide, px, py, pz, spine, 
                         v = max(v, 0.7 - abs(noise(px[i] / 15, py[j] / 15, pz[k] / 40) + 0.3 * fine) * 7)
                         best = min(best, v)
                     # Where the neck meets the chest: bundles of muscle with fat, vessels and fascia between them.
-                    if Z > 34 and Y < 40 and lateral > 5:
+                    if Z > 34 and Y < 40:
                         bundle = 5.5 * (noise(px[i] / 19, py[j] / 15 + 3, pz[k] / 44) + 0.25 * fine) - 0.8
                         v = max(max(1.5 - outer, 2.5 - c), (44 - Z) * 0.5)
                         best = min(best, max(v, -bundle - 0.9 * build))
