@@ -100,7 +100,7 @@ def rib_paths() -> list[Rib]:
         sink = np.interp(number, [0, 3, 7, 9, 11], [42, 88, 112, 108, 70])
         angle = np.deg2rad(np.linspace(26, reach, 16))
         share = (angle - angle[0]) / np.deg2rad(150 - 26)
-        z = middle - 7 - sink * (0.8 * share + 0.1 * (1 - np.cos(np.pi * share)))  # steepest at the side
+        z = middle - 7 - sink * (1.35 * share - 0.35 * share**2)  # steepest behind
         half, front, back = (np.interp(z, Z_CAVITY, CAVITY[k]) for k in ("half", "front", "back"))
         half, depth, mid = half + 5, (back - front) / 2 + 5, (front + back) / 2
         power = 2 / 2.3
@@ -128,10 +128,14 @@ def rib_paths() -> list[Rib]:
 CLAVICLE = np.array([(21, -60, 44), (45, -62, 56), (75, -48, 72), (105, -26, 88), (138, -4, 104)], float)
 GLENOID = np.array([132.0, 18, 80])
 # The blade's corners: at the glenoid, half-way down its outer edge, its lower angle, its upper angle; and its hollow middle.
-BLADE = np.array([(124.0, 24, 74), (136, 58, 10), (112, 94, -55), (70, 82, 90)], float)
-BLADE_MIDDLE = np.array([102.0, 78, 28])
+BLADE = np.array([(128.0, 26, 74), (146, 52, 12), (118, 92, -55), (74, 88, 90)], float)
+BLADE_MIDDLE = np.array([106.0, 76, 28])
+# How far each of them lies at least from the cavity: the blade stands off the ribs towards the side, some 35 degrees to
+# the coronal plane, with a muscle's thickness between.
+BLADE_OFF_MM = np.array([29.0, 29, 14, 11])
+BLADE_MIDDLE_OFF_MM = 14.0
 SCAPULAR_SPINE = np.array(
-    [(66, 88, 68), (112, 52, 84), (144, 36, 106)], float
+    [(70, 92, 68), (114, 66, 84), (150, 40, 106)], float
 )  # medial end, neck, root of the acromion
 ACROMION = np.array([(144, 36, 106), (156, 12, 114), (140, -6, 108)], float)
 CORACOID = np.array([(124, 12, 92), (116, -12, 96), (126, -28, 90)], float)

@@ -32,7 +32,8 @@ Maps = Mapping[str, OrganMap]
 Distances = dict[str, np.ndarray]
 # What lies in the middle of the chest, and the rim of fat that each keeps clear of lungs.
 RIMS_MM = {
-    "heart": 3.5, "aorta": 2.5, "great_vessels": 2, "pulmonary_artery": 2, "trachea": 3, "esophagus": 2.5, "spine": 3,
+    "heart": 3.5, "aorta": 2.5, "great_vessels": 2.5, "pulmonary_artery": 2, "upper_mediastinum": 0, "trachea": 3,
+    "esophagus": 2.5, "spine": 3,
 }  # fmt: skip
 _CENTRAL = ("aorta", "great_vessels", "esophagus", "spine")  # of these, what goes on below the diaphragm
 
@@ -81,6 +82,7 @@ def middle(maps: Maps, lattice: Lattice) -> Distances:
             tubes_nearby(*a, [tube for m, tube in average.GREAT_VESSELS if m == name], REACH_MM)
             for name, a in vessels.items()
         ),
+        "upper_mediastinum": tubes_nearby(*by_aorta, average.UPPER_MEDIASTINUM, REACH_MM),
         "trachea": tubes_nearby(*maps["trachea"].to_atlas(lattice), average.TRACHEA, REACH_MM),
         "esophagus": tubes_nearby(*maps["esophagus"].to_atlas(lattice), [average.ESOPHAGUS], REACH_MM),
         "spine": skeleton.spine_body(maps["spine"].to_atlas(lattice)),
@@ -110,7 +112,8 @@ def with_rims(d: Distances) -> np.ndarray:
 def around_lung(name: str, lung: Arrays, d: Distances) -> np.ndarray:
     """A lung (`lung` its atlas positions) as wall and mediastinum bound it (cavity, middle), without diaphragm."""
     sides = average.lung_sides(lung, name == "lung_left")
-    return np.maximum(np.maximum(d["cavity"] + np.float32(1.5), sides), -d["middle"])
+    wide = smooth_maximum(d["cavity"] + np.float32(1.5), sides, 6)
+    return smooth_maximum(wide, -d["middle"], 8)  # no lung reaches into the angle between two vessels
 
 
 def over_diaphragm(bounded: np.ndarray, above: np.ndarray) -> np.ndarray:

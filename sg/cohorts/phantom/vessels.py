@@ -8,6 +8,7 @@ spread, and its trees grow towards these. Airways run beside the arteries; the v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -23,8 +24,14 @@ from sg.cohorts.phantom.variants import LOBES
 class Trees:
     """The vessels and the small airways of both lungs; airways by the radius of what is open."""
 
-    blood: Tree
+    arteries: Tree
+    veins: Tree
     air: Tree
+
+    @cached_property
+    def blood(self) -> Tree:
+        """All vessels."""
+        return Tree.of([self.arteries, self.veins])
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,10 @@ BRONCHI = {
 }
 # Leaves of one kind of vessel in a ml of lung, and their radius: so that vessels' shares of the lung at every depth are
 # those of real scans at 3 mm (docs/phantom.md).
-LEAVES_PER_ML = 1.6
+LEAVES_PER_ML = 1.7
 LEAF_RADIUS_MM = 0.45
-LEAF_DEPTH_MM = (1.5, 1.2)  # least distance of a leaf to the pleura, and the mean of what comes on top
-DENSE_MM = 50.0  # leaves stand densest within a fifth of this from the pleura, half as dense in the middle
+LEAF_DEPTH_MM = (0.8, 0.8)  # least distance of a leaf to the pleura, and the mean of what comes on top
+DENSE_MM = 20.0  # leaves stand densest within a fifth of this from the pleura, half as dense in the middle
 POINTS_PER_NODE = 2
 AIRWAY_LEAST_MM = 1.3  # narrower airways are not seen
 # Inner diameter of a bronchus over that of the artery beside it: 0.62 +- 0.13 (J Comput Assist Tomogr 1997;21:306), 0.79
@@ -100,7 +107,8 @@ def wall_mm(lumen_mm: np.ndarray) -> np.ndarray:
 
 def draw_lung_trees(patient: Patient, survey: Survey, draw: Draw) -> Trees:
     """All trees of a person's lungs, in patient coordinates."""
-    blood: list[Tree] = []
+    arteries: list[Tree] = []
+    veins: list[Tree] = []
     air: list[Tree] = []
     for lung in LOBES:
         rng = draw(f"{lung}/trees")
@@ -113,10 +121,10 @@ def draw_lung_trees(patient: Patient, survey: Survey, draw: Draw) -> Trees:
                 if mine:
                     grown = _grown(patient, lung, source, mine, rng)
                     radii = radii_of(grown.parents, leaf_mm)
-                    blood.append(_pieces(grown, radii))
+                    (arteries if kind is ARTERIES else veins).append(_pieces(grown, radii))
                     if kind is ARTERIES:
                         air.append(_airways(patient, lung, grown, radii))
-    return Trees(Tree.of(blood), Tree.of(air))
+    return Trees(Tree.of(arteries), Tree.of(veins), Tree.of(air))
 
 
 # ------------------------------------------------------------------------------------------------ lobes

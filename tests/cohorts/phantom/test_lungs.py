@@ -36,7 +36,7 @@ def painted(own: Variants, spacing: float = SPACING, corner: float = 0.0) -> Sce
     lattice = Lattice(*axes)
     coarse = lattice.coarser(max(6 / spacing, 1))
     person = SimpleNamespace(patient=one, survey=survey, trees=trees, draw=draw)
-    hu = {"lung": -850.0, "blood": 45.0, "fluid": 15.0}
+    hu = {"lung": -850.0, "blood": 45.0, "blood_right": 45.0, "cava_lower": 45.0, "fluid": 15.0}
     scene = Scene(Canvas(lattice, coarse), person, anatomy.shapes(one, coarse), hu)
     scene.canvas.hu[:] = -90
     paint_lungs(scene)

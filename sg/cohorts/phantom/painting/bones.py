@@ -20,6 +20,7 @@ from sg.cohorts.phantom.scene import Scene
 from sg.compiled import compiled
 
 GRAIN = 32  # nodes of the periodic noise along an axis
+RIB_WAVER_MM = 1.4
 
 
 @dataclass(frozen=True)
@@ -79,22 +80,27 @@ def _ribs(scene: Scene) -> Iterable[Rod]:
     """Ribs along the wall that they enclose, their heads at the vertebrae."""
     maps, survey = scene.patient.maps, scene.person.survey
     rng = scene.draw("ribs")
+    pairs = rng.normal(0, (0.0, 0.0, 1.9), (12, 3))  # both ribs of a pair stand higher or lower together
     for number, rib in enumerate(skeleton.rib_paths()):
-        own = rng.normal(0, 1, 3) * (0, 0, 1.5)
+        own = pairs[number // 2] + rng.normal(0, 1, 3) * (0, 0, 1.3)
         high = np.float64(
-            np.interp(number // 2, [0, 1, 6, 11], [5.0, 5.6, 6.8, 5.0]) * np.exp(rng.normal(0, 0.06))
+            np.interp(number // 2, [0, 1, 6, 11], [5.0, 5.6, 6.8, 5.0]) * np.exp(rng.normal(0, 0.1))
         )
         root = maps["spine"].to_patient(rib.root)
         wall = maps["cage"].to_patient(rib.wall + own)
         # Cage and spine vary apart: behind, the wall's path gives way to where the vertebra is.
         apart = root[-1] - maps["cage"].to_patient(rib.root[-1:])[0]
         wall += apart * np.linspace(1, 0, len(wall))[:, None] ** 2
+        # A rib is no arc of a circle: it wavers on its way, and is thickest at its angle and wide at its front end.
+        wall[:, 2] += _wavering(len(wall), rng) * RIB_WAVER_MM
         wall, outward = hugging(survey, wall, 5.2)
         path = np.vstack([root, wall])
         normals = np.vstack([np.repeat(outward[:1], 2, axis=0), outward])
-        thick = np.concatenate([[5.0, 4.4], np.full(len(wall), 3.4)])
-        height = np.concatenate([[5.0, 4.6], np.full(len(wall), high)])
-        height[-2:] = high * 1.15
+        along = np.linspace(0, 1, len(wall))
+        own_thick = np.interp(along, [0, 0.12, 0.35, 1], [4.0, 4.3, 3.2, 3.1]) * np.exp(rng.normal(0, 0.09))
+        thick = np.concatenate([[5.0, 4.4], own_thick * (1 + 0.08 * _wavering(len(wall), rng))])
+        own_high = high * np.interp(along, [0, 0.2, 0.8, 1], [0.86, 0.95, 1.0, 1.2])
+        height = np.concatenate([[5.0, 4.6], own_high * (1 + 0.08 * _wavering(len(wall), rng))])
         yield Rod(RIB, path, normals, thick, height)
         if rib.cartilage is not None:
             gristle = maps["cage"].to_patient(rib.cartilage + own)
@@ -104,6 +110,12 @@ def _ribs(scene: Scene) -> Iterable[Rod]:
             gristle[1:-1], outward = (part[1:-1] for part in hugging(survey, gristle, 5.2))
             normals = np.vstack([outward[:1], outward, outward[-1:]])
             yield Rod(CARTILAGE, gristle, normals, np.full(9, 4.2), np.linspace(high, 6.0, 9))
+
+
+def _wavering(count: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth course of standard deviation about 1 along a path of `count` points."""
+    knots = np.linspace(0, count - 1, 6)
+    return np.interp(np.arange(count), knots, rng.normal(0, 1.2, 6))
 
 
 def _through(values: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -122,12 +134,22 @@ def _girdle(scene: Scene) -> Iterable[Rod]:
             (CLAVICLE, skeleton.CLAVICLE, [8.0, 6.5, 5.0, 5.0, 6.0], 5.0),
             (SCAPULA, skeleton.ACROMION, [5.0, 5.5, 4.0], 5.0),
             (SCAPULA, skeleton.CORACOID, [5.5, 4.5, 4.0], 6.0),
-            (SCAPULA, skeleton.GLENOID + np.array([(-9, 4, -1), (-1, 0, 1)]), [10.0, 13.0], 9.0),
+            (
+                SCAPULA,
+                skeleton.GLENOID + np.array([(-13, 6, -2), (-8, 4, -1), (-1, 0, 1)]),
+                [7.0, 10.0, 13.0],
+                9.0,
+            ),
         ):
             path = beside(scene.person.survey, atlas * mirror, cage, 9.0, under)
             if kind == CLAVICLE:  # it meets the breastbone
                 path[0] = scene.patient.maps["sternum"].to_patient(atlas[:1] * mirror)[0]
             yield Rod(kind, path, np.repeat(along, len(path), axis=0), np.array(thick), np.array(thick))
+        # The blade's outer edge is thick, its middle thin.
+        edge = beside(scene.person.survey, skeleton.BLADE[:3] * mirror, cage, skeleton.BLADE_OFF_MM[:3], 7.0)
+        yield Rod(
+            SCAPULA, edge, np.repeat(along, 3, axis=0), np.array([6.0, 4.6, 3.6]), np.array([6.0, 4.6, 3.6])
+        )
         bone = limbs.humerus(scene, side)
         radii = np.array([skeleton.HEAD_RADIUS_MM, 15.0, 11.5, 12.0])
         yield Rod(HUMERUS, bone, np.repeat(along, len(bone), axis=0), radii, radii)
@@ -139,10 +161,14 @@ def _add_plates(scene: Scene, distance: np.ndarray, kind: np.ndarray) -> None:
     plates = []
     for side in (-1, 1):
         mirror = np.array([side, 1, 1])
-        blade = beside(survey, skeleton.BLADE * mirror, cage, 17.0, 8.0)
-        middle = beside(survey, skeleton.BLADE_MIDDLE[None] * mirror, cage, 16.0, 13.0)[0]
+        blade = beside(survey, skeleton.BLADE * mirror, cage, skeleton.BLADE_OFF_MM, 7.0)
+        middle = beside(
+            survey, skeleton.BLADE_MIDDLE[None] * mirror, cage, skeleton.BLADE_MIDDLE_OFF_MM, 10.0
+        )[0]
         plates += [[blade[k], blade[(k + 1) % len(blade)], middle] for k in range(len(blade))]
-        plates.append(beside(survey, skeleton.SCAPULAR_SPINE * mirror, cage, 18.0, 4.0))
+        # The spine rises from the blade's back to the acromion: its root lies on the blade.
+        ridge = beside(survey, skeleton.SCAPULAR_SPINE * mirror, cage, 18.0, 4.0)
+        plates += [[ridge[0], ridge[2], 0.5 * (blade[0] + middle)], [*ridge]]
     near_plates(scene.canvas.lattice, np.array(plates), 2.3, SCAPULA, distance, kind)
 
 

@@ -23,7 +23,9 @@ VESSELS_HU = 16.0  # what the drawn vessels add to the mean of the lung
 # Texture: B-spline noise of these steps (mm) and standard deviations (HU): regions, segments, lobules (10 to 25 mm:
 # Webb, Radiology 2006;239:322, recalled), and the smallest vessels and septa, which no tree here reaches.
 COARSE_TEXTURE = (("lung-regions", 45.0, 9.0), ("lung-segments", 14.0, 9.0))
-FINE_TEXTURE = (("lung-lobules", 5.0, 9.0), ("lung-septa", 2.2, 11.0))
+FINE_TEXTURE = (("lung-lobules", 5.0, 9.0), ("lung-septa", 2.7, 12.0))
+# Vessels and septa stand out of the tissue brighter than air spaces do darker: so much of the square is added.
+SKEWED = 0.3
 SCARS = 0.9  # mean number of small scars in a patient; enough to be met with, no more is claimed
 TILE = 48  # fine noise repeats after so many steps
 # A fissure is two layers of pleura. Some are incomplete: on CT the right oblique one in 48 %, the left in 43 %, the
@@ -72,10 +74,17 @@ def _tissue(scene: Scene, lungs_mm: np.ndarray, region: Region) -> np.ndarray:
         field = field + 400 * np.exp(np.minimum(-scene.d["effusion"], 0) / np.float32(6))
     tissue = canvas.finer(field.astype(np.float32), region)
     box = canvas.lattice.box(region)
+    fine, variance = np.float32(0), 0.0
     for purpose, step, sd in FINE_TEXTURE:
         # What is finer than a voxel is averaged in it: noise of variance step^2 / 3 along each axis by a box.
         seen = (4 * step**2 / (4 * step**2 + float(canvas.voxel_mm) ** 2)) ** 0.75
-        tissue += fine_noise(scene.draw(purpose), box, step, sd * seen)
+        fine = fine + fine_noise(scene.draw(purpose), box, step, sd * seen)
+        variance += (sd * seen) ** 2
+    tissue += fine
+    fine *= fine
+    fine -= np.float32(variance)
+    fine *= np.float32(SKEWED / np.sqrt(variance))
+    tissue += fine
     return tissue
 
 
@@ -247,7 +256,9 @@ HILUM_MM = 16.0  # so far from the lung its vessels are drawn in the fat of the 
 def _paint_trees(scene: Scene, region: Region, inside_mm: np.ndarray) -> None:
     """Vessels and airways in the lungs and, in the fat of the hila, on the way to them."""
     canvas, d = scene.canvas, scene.d
-    blood, air = scene.person.trees.blood, scene.person.trees.air
+    trees = scene.person.trees
+    # Arteries hold what the right heart pumps, veins what the left heart gets.
+    bloods = [(trees.arteries, "blood_right"), (trees.veins, "blood")]
     box = canvas.lattice.box(region)
     # Beside the lungs only towards the middle: not in the wall, the diaphragm or the spine.
     wall_mm = canvas.finer(np.maximum(np.maximum(d["cavity"] + 2, d["above"] + 3), 4 - d["spine"]), region)
@@ -255,11 +266,13 @@ def _paint_trees(scene: Scene, region: Region, inside_mm: np.ndarray) -> None:
     allowed = np.clip(np.float32(0.5) - allowed_mm / canvas.voxel_mm, 0, 1)
     if scene.patient.variants.azygos:
         path, radius = azygos_path(scene.patient), np.full(8, AZYGOS_RADIUS_MM)
-        blood = Tree.of([blood, Tree(path[:-1], path[1:], radius, radius)])
-    share = coverage(blood, box) * allowed
-    canvas.blend(region, share, scene.hu["blood"])
+        bloods.append((Tree(path[:-1], path[1:], radius, radius), "cava_lower"))
     labels = canvas.labels[region]
-    labels[share > 0.5] = LABEL["lung_vessels"]
+    for tree, blood in bloods:
+        share = coverage(tree, box) * allowed
+        canvas.blend(region, share, scene.hu[blood])
+        labels[share > 0.5] = LABEL["lung_vessels"]
+    air = trees.air
     thick_start, thick_end = vessels.wall_mm(air.r_start), vessels.wall_mm(air.r_end)
     walls = Tree(air.start, air.end, air.r_start + thick_start, air.r_end + thick_end)
     outer = coverage(walls, box) * allowed

@@ -39,7 +39,7 @@ def hugging(survey: Survey, path: np.ndarray, outside_mm: float) -> tuple[np.nda
 
 
 def beside(
-    survey: Survey, points: np.ndarray, cage: OrganMap, above_ribs_mm: float, under_mm: float
+    survey: Survey, points: np.ndarray, cage: OrganMap, above_ribs_mm: float | np.ndarray, under_mm: float
 ) -> np.ndarray:
     """Atlas points in the patient, moved to be at least so far outside the cavity and under the muscles' surface.
 

@@ -30,12 +30,17 @@ JUGULAR = ([(30, 0, 200), (30, -10, 120), (26, -24, 70)], 5.5)
 AXILLARY = ([(72, 2, 106), (100, 0, 92), (128, -4, 74), (150, -4, 82)], 3.4)
 SKIN_MM = 1.9  # 1.5 to 2 mm on the trunk (Laurent et al., Vaccine 2007;25:6423; recalled, not checked)
 GRAIN = 32  # nodes of the periodic noise along an axis
+# Folds and hollows of the body's surface: step and standard deviation, mm; at least so much stays on the muscles.
+UNEVEN_MM = ((75.0, 2.6), (26.0, 1.1))
+LEAST_FAT_MM = 2.0
 DENSE_BREASTS = (0.12, 0.55)  # share of a breast that gland fills, from nearly all fat to dense
 
 
 def paint_walls(scene: Scene) -> None:
     """Skin, fat with septa, breasts, muscles with fat between them, and the fat that fills the cavity."""
     canvas, hu, patient = scene.canvas, scene.hu, scene.patient
+    uneven = sum(scene.texture(f"outline/{step:.0f}", step, sd) for step, sd in UNEVEN_MM)
+    scene.d["skin"] = np.minimum(scene.d["skin"] + uneven, scene.d["trunk"] - np.float32(LEAST_FAT_MM))
     paint_arms(scene)
     fields = [canvas.finer(scene.d[name], WHOLE) for name in ("skin", "trunk", "cavity")]
     atlas = [canvas.finer(field, WHOLE) for field in patient.maps["body"].to_atlas(canvas.coarse)]
@@ -144,7 +149,7 @@ def _wall(hu, labels, skin, trunk, cavity, ax, ay, az, wide, px, py, pz, spine, 
                     wave = 1.3 * rough
                     outer = q + 0.8 * fine  # from the outer surface inwards
                     inner = c + wave
-                    best = 99.0
+                    best, own_best = 99.0, 99.0
                     # Intercostal muscles, thin, between the ribs.
                     v = abs(c - 4.6) - 4.0
                     if angle < 130:
@@ -188,6 +193,12 @@ def _wall(hu, labels, skin, trunk, cavity, ax, ay, az, wide, px, py, pz, spine, 
                         v = max(max(outer - 19 * build, 0.8 - outer), max(112 - lateral, 8 - Z))
                         v = max(v, 0.7 - abs(noise(px[i] / 15, py[j] / 15, pz[k] / 40) + 0.3 * fine) * 7)
                         best = min(best, v)
+                    # Where the neck meets the chest: bundles of muscle with fat, vessels and fascia between them. They are
+                    # each patient's own and, as fat is, no muscle of the atlas.
+                    if Z > 34 and Y < 40:
+                        bundle = 5.5 * (noise(px[i] / 19, py[j] / 15 + 3, pz[k] / 44) + 0.25 * fine) - 0.8
+                        v = max(max(1.5 - outer, 2.5 - c), (44 - Z) * 0.5)
+                        own_best = max(v, -bundle - 0.9 * build)
                     # Trapezius
                     if angle > 120 and Z > -150:
                         reach = 24 + 62 * ramp(Z, -130.0, 60.0)
@@ -221,14 +232,20 @@ def _wall(hu, labels, skin, trunk, cavity, ax, ay, az, wide, px, py, pz, spine, 
                             best = min(best, max(max(v, 0.1 - outer), (34 - angle) * 1.5) + (1 - low) * 6)
                     # Fat grows into muscles along their fibres.
                     streak = noise(px[i] / 4.5, py[j] / 4.5, pz[k] / 16)
-                    share = min(max(0.5 - best / voxel, 0.0), 1.0)
+                    share = min(max(0.5 - min(best, own_best) / voxel, 0.0), 1.0)
                     pale = ramp(streak + 0.35 * rough, 0.75 - 0.5 * marbled, 1.7 - 0.4 * marbled)
+                    # Bundles lie in thin sheets of fat, which follow the wall and bend.
+                    sheet = 0.9 * noise(px[i] / 24, py[j] / 24, pz[k] / 30 + 11) + 0.25 * lobes
+                    layer = q / 11 + sheet
+                    off = 11 * abs(layer - np.floor(layer) - 0.5)
+                    plane = ramp(1.2 - off, 0.0, 0.8) * ramp(lobes - 0.4 * fine, -0.1, 0.8)
+                    pale = max(pale, (0.4 + 0.6 * marbled) * plane)
                     meat = muscle_hu + 3 * rough + 3 * streak - 60 * pale
                     between = 0.6 * value + 0.4 * (fat_hu + 50)  # small vessels and fascia
                     inside = between + share * (meat - between)
                     edge = min(max(0.5 + q / voxel, 0.0), 1.0)
                     value += edge * (inside - value)
-                    if q > 0 and share > 0.5:
+                    if q > 0 and best < 0:
                         name = names[1]
                 if c < 0.5 * voxel:
                     filled = min(max(0.5 - c / voxel, 0.0), 1.0)
