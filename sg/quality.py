@@ -1,8 +1,12 @@
 """Whether the crops of a pattern show the same anatomy.
 
-On phantoms the position of every point in an atlas is known: the transfer error of a pattern is the median distance
+On phantoms the position of every organ in an atlas is known: the transfer error of a pattern is the median distance
 there, in mm, between the centres of its crops and that of its reference. It is held against the same coordinate laid
 in patients drawn at random. On any data: how alike the patches of a pattern are, against patches of others.
+
+The atlas is that of what the reference shows: the organ at its centre, or the nearest one where there is fat or air.
+Its map says of every crop, whatever lies at its centre, how far from the reference's place in this organ it is. So no
+crop is left out for having missed the organ.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class Measured:
 
     pattern: int
     scan: str  # of the reference
-    crops: int  # training crops with a known position in the atlas, the reference left out
+    crops: int  # training crops of scans with truth, the reference left out
     crops_mm: float
     random: int
     random_mm: float
@@ -73,7 +77,7 @@ def _distances(
 ) -> tuple[dict[tuple[int, str], np.ndarray], int]:
     """Atlas distances to the reference's centre by (pattern, kind), NaN where unknown; and references without truth.
 
-    Empty if no scan has truth. Each scan's truth is read once.
+    Empty if no scan has truth. A scan's truth is read once, and once for each pattern that it is the reference of.
     """
     crops = read_crops(discovered / "crops.csv")
     crops = crops[crops["resolution"] == 0]
@@ -90,22 +94,32 @@ def _distances(
         rng = generator(seed, "quality", str(pattern), "random patients")
         for i in rng.choice(len(places), min(random_patients, len(places)), replace=False) if places else ():
             asked.append((pattern, "random", *places[i]))
+    origin: dict[int, np.ndarray] = {}
+    organ: dict[int, int] = {}
+    for pattern, kind, scan, centre in asked:
+        if kind == "reference" and (path := truth / f"{scan}.h5").is_file():
+            known = read_truth(path)
+            organ[pattern] = known.nearest_map(np.array(centre))
+            origin[pattern] = known.atlas_by(np.array([organ[pattern]]), np.array([centre]))[0]
     by_scan: dict[str, list[int]] = {}
-    for number, (_, _, scan, _) in enumerate(asked):
-        by_scan.setdefault(scan, []).append(number)
+    for number, (_, kind, scan, _) in enumerate(asked):
+        if kind != "reference":
+            by_scan.setdefault(scan, []).append(number)
     there = {scan: truth / f"{scan}.h5" for scan in sorted(by_scan) if (truth / f"{scan}.h5").is_file()}
-    if not there:
+    if not there and not origin:
         return {}, 0
     where = np.full((len(asked), 3), np.nan)
     for scan, path in there.items():
         numbers = by_scan[scan]
-        where[numbers] = read_truth(path).atlas_at(np.array([asked[number][3] for number in numbers]))
-    origin = {asked[i][0]: where[i] for i in range(len(asked)) if asked[i][1] == "reference"}
+        maps = np.array([organ.get(asked[number][0], -1) for number in numbers])
+        where[numbers] = read_truth(path).atlas_by(maps, np.array([asked[number][3] for number in numbers]))
+    unplaced = np.full(3, np.nan)
     distances: dict[tuple[int, str], list[float]] = {}
     for (pattern, kind, _, _), place in zip(asked, where, strict=True):
         if kind != "reference":
-            distances.setdefault((pattern, kind), []).append(float(np.linalg.norm(place - origin[pattern])))
-    lost = sum(not np.isfinite(place).all() for place in origin.values())
+            distance = float(np.linalg.norm(place - origin.get(pattern, unplaced)))
+            distances.setdefault((pattern, kind), []).append(distance)
+    lost = sum(not np.isfinite(origin.get(pattern, unplaced)).all() for pattern in references)
     return {key: np.array(values) for key, values in distances.items()}, lost
 
 
@@ -179,7 +193,7 @@ def _summarized(rows: list[Measured], alike: Alike, lost: int, centres: dict, se
         warnings.append("none of the scans has a known position in an atlas, so there are no distances in mm")
     if lost:
         warnings.append(
-            f"{lost} of {len(rows)} references lie where the atlas is not known and have no distances"
+            f"{lost} of {len(rows)} references are scans whose place in an atlas is not known, and have no distances"
         )
     crops = {kind: sum(len(v) for (_, k), v in centres.items() if k == kind) for kind in ("crops", "random")}
     unknown = sum(int(np.isnan(values).sum()) for values in centres.values())

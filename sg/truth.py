@@ -56,14 +56,31 @@ class Truth:
         NaN outside the scan, outside the body and where the patient has something of its own.
         """
         labels = self.labels_at(points_mm)
-        maps = np.where(labels < 0, -1, self.map_of_label[labels])
+        return self.atlas_by(np.where(labels < 0, -1, self.map_of_label[labels]), points_mm)
+
+    def atlas_by(self, maps: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
+        """Where each of the given maps (n, -1 for none) puts world positions (n, 3), whatever is there: (n, 3) in mm.
+
+        NaN without a map and off the grid.
+        """
+        maps = np.asarray(maps)
         shift = np.where((maps < 0)[:, None], np.nan, np.asarray(points_mm, np.float64) - self.offset_mm)
         patient = (shift[:, :, None] * self.rotation[None]).sum(axis=1)
-        atlas = np.full((len(labels), 3), np.nan)
+        atlas = np.full((len(maps), 3), np.nan)
         for number in np.unique(maps[maps >= 0]):
             here = np.flatnonzero(maps == number)
             atlas[here] = patient[here] + self._displacement(int(number), patient[here])
         return atlas
+
+    def nearest_map(self, point_mm: np.ndarray) -> int:
+        """Number of the map of that voxel, of those which have one, that is nearest to a world position (3)."""
+        z, y, x = np.nonzero(self.map_of_label[self.labels] >= 0)
+        if len(z) == 0:
+            return -1
+        shift = (np.asarray(point_mm, np.float64) - self.origin_mm) @ self.direction
+        index = np.column_stack([x, y, z])
+        nearest = index[(((index * self.spacing_mm) - shift) ** 2).sum(axis=1).argmin()]
+        return int(self.map_of_label[self.labels[tuple(nearest[::-1])]])
 
     def _displacement(self, number: int, points: np.ndarray) -> np.ndarray:
         """Trilinear displacement (n, 3) of a map at patient positions (n, 3); NaN off the grid."""

@@ -135,27 +135,52 @@ def test_without_truth_there_are_no_distances_and_a_sentence_says_so(tmp_path, c
     ]
 
 
-def test_crops_where_the_atlas_is_unknown_are_left_out_and_counted(tmp_path, cache):
+def test_a_crop_that_missed_the_organ_counts_by_how_far(tmp_path, cache):
+    """In scan 2 nothing of the organ is where its crops are: their distances are as if there were."""
     discovered = write_discovered(tmp_path / "discovered")
-    for i in range(6):
+    for i in (*range(6), 9):
         write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=90 if i == 2 else -np.inf)
     rows, figures = measure(discovered, cache, tmp_path / "truth", 20, 1)
-    assert (rows[0].crops, rows[0].crops_mm) == (1, pytest.approx(2.0, abs=1e-4))
-    assert (rows[1].crops, rows[1].crops_mm) == (1, pytest.approx(4.0, abs=1e-4))
-    # In scan 2, one crop and one random patient of each pattern; and validation scan 9 has no truth.
-    assert any(warning.startswith("6 of 14 crops have no distance") for warning in figures["warnings"])
+    assert [(row.crops, row.random, row.validation) for row in rows] == [(2, 4, 1), (2, 4, 1)]
+    assert [row.crops_mm for row in rows] == pytest.approx([3.0, 3.0], abs=1e-4)
+    assert figures["warnings"] == []
 
 
-def test_a_reference_off_the_atlas_costs_its_pattern_and_is_counted(tmp_path, cache):
+def test_of_a_reference_in_fat_the_nearest_organ_is_the_pattern_s(tmp_path, cache):
+    """Two organs with maps of their own, that of the second 7 mm further on in every other scan."""
+    discovered = write_discovered(tmp_path / "discovered", patterns=1)
+    (tmp_path / "truth").mkdir()
+    labels = np.zeros((11, 11, 11))
+    labels[:, :, 2], labels[:, :, 7] = 1, 2  # of a reference at x = 50, the second is nearer
+    for i in (*range(6), 9):
+        fields = np.zeros((2, 3, 2, 2, 2))
+        fields[0, 0], fields[1, 0] = 100 * i, -i + 7 * (i > 0)
+        write_truth_file(
+            tmp_path / "truth" / f"{name(i)}.h5",
+            fields,
+            labels,
+            grid_spacing_mm=(100.0,) * 3,
+            spacing_mm=(10.0,) * 3,
+        )
+    rows, _ = measure(discovered, cache, tmp_path / "truth", 20, 1)
+    assert (rows[0].crops_mm, rows[0].random_mm) == (
+        pytest.approx(7.0, abs=1e-4),
+        pytest.approx(7.0, abs=1e-4),
+    )
+
+
+def test_scans_without_truth_are_left_out_and_counted(tmp_path, cache):
     discovered = write_discovered(tmp_path / "discovered")
-    for i in range(6):
-        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0), missing_below_x=90 if i == 0 else -np.inf)
+    for i in (1, 2, 3, 4, 5):
+        write_truth(tmp_path / "truth", name(i), (-i, 2 * i, 0))
     rows, figures = measure(discovered, cache, tmp_path / "truth", 20, 1)
     assert (rows[0].crops, rows[0].random) == (0, 0)
     assert np.isnan(rows[0].crops_mm)
     assert figures["crops_mm"] == pytest.approx(3.0, abs=1e-4)
+    # Of pattern 0 all 7; of pattern 1, whose reference is scan 1, scan 0 among the random ones and validation scan 9.
+    assert any(warning.startswith("9 of 14 crops have no distance") for warning in figures["warnings"])
     assert any(
-        warning.startswith("1 of 2 references lie where the atlas is not known")
+        warning.startswith("1 of 2 references are scans whose place in an atlas is not known")
         for warning in figures["warnings"]
     )
 

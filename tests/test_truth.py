@@ -98,3 +98,27 @@ def test_what_truth_lacks_is_named(tmp_path, missing):
             dataset.attrs["names"] = json.dumps(truth.names)
     with pytest.raises(InputError, match=rf"but it lacks .*{missing}"):
         read_truth(tmp_path / "t.h5")
+
+
+def test_the_nearest_map_is_of_the_nearest_voxel_that_has_one_and_says_where_any_point_lies(tmp_path):
+    fields = np.zeros((2, 3, 2, 2, 2))
+    fields[:, 0] = np.reshape((10, 20), (2, 1, 1, 1))
+    labels = np.zeros((3, 4, 9))
+    labels[1, 1, 1], labels[2, 3, 8] = 1, 2
+    write_truth_file(
+        tmp_path / "t.h5", fields, labels, direction=TURN, spacing_mm=np.array([2.0, 3, 4]), origin_mm=np.array([5.0, 6, 7]),
+        grid_origin_mm=np.full(3, -100.0), grid_spacing_mm=np.full(3, 200.0),
+    )  # fmt: skip
+    truth = read_truth(tmp_path / "t.h5")
+    z, y, x = np.indices(labels.shape).reshape(3, -1)
+    world = (np.stack([x, y, z], axis=1) * (2.0, 3, 4)) @ TURN.T + (5, 6, 7)
+    ends = [(np.array(at) * (2.0, 3, 4)) @ TURN.T + (5, 6, 7) for at in ((1, 1, 1), (8, 3, 2))]
+    expected = np.argmin([np.linalg.norm(world - end, axis=1) for end in ends], axis=0)
+    assert [truth.nearest_map(point) for point in world] == expected.tolist()
+    np.testing.assert_allclose(truth.atlas_by(expected, world)[:, 0], world[:, 0] + 10 * (expected + 1))
+    assert np.isnan(truth.atlas_by(np.array([-1]), world[:1])).all()
+
+
+def test_a_scan_that_shows_nothing_of_the_atlas_has_no_nearest_map(tmp_path):
+    write_truth_file(tmp_path / "t.h5", np.zeros((1, 3, 2, 2, 2)), np.zeros((2, 2, 2)))
+    assert read_truth(tmp_path / "t.h5").nearest_map(np.zeros(3)) == -1
