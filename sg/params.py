@@ -260,6 +260,20 @@ class Phantom(Section):
     recipes: dict[Name, AnyPhantoms]
 
     @model_validator(mode="after")
+    def _named_apart(self) -> Phantom:
+        """All layouts but LUNA16's number their patients, as the public sets do: two cohorts would share names."""
+        of_layout: dict[str, str] = {}
+        for name in self.cohorts:
+            layout = self.recipes[name].layout if name in self.recipes else "luna16"
+            if layout != "luna16" and layout in of_layout:
+                raise ValueError(
+                    f"cohorts must name at most one of layout {layout}, got {of_layout[layout]} and {name}: both number "
+                    "their patients from the same start, so these would be taken for the same; make two studies of them"
+                )
+            of_layout[layout] = name
+        return self
+
+    @model_validator(mode="after")
     def _twins(self) -> Phantom:
         for name, recipe in self.recipes.items():
             if not isinstance(recipe, ChestPhantoms) or recipe.twins_of is None:

@@ -373,3 +373,18 @@ def test_params_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         study.seed = 2
     assert isinstance(study, Params)
+
+
+@pytest.mark.parametrize(("layout", "refused"), [("lidc", True), ("luna16", False)])
+def test_cohorts_that_would_share_the_names_of_their_patients_are_refused(layout, refused):
+    tree = yaml.safe_load(DEMO)
+    recipes = tree["phantom"]["recipes"]
+    recipes["more"] = recipes["luna16"] | {"layout": layout}
+    parse(yaml.safe_dump(tree), "params.yaml")  # a recipe that makes no cohort harms nobody
+    tree["phantom"]["cohorts"].append("more")
+    if refused:
+        assert "cohorts must name at most one of layout lidc, got lidc and more" in problems(
+            yaml.safe_dump(tree)
+        )
+    else:
+        parse(yaml.safe_dump(tree), "params.yaml")
