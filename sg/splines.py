@@ -130,28 +130,27 @@ def sampled(array: np.ndarray, axes: Sequence[Axis], low: float, high: float) ->
     """
     along_z, along_y, along_x = axes
     out = np.empty((along_z.count, along_y.count, along_x.count), np.int16)
-    sheet = (along_z.count, along_x.count)
     blocks = list(_blocks(along_y))
-    window = np.empty((max(block.end - block.begin for block in blocks), *sheet), np.float32)
+    length = max(block.end - block.begin for block in blocks)
+    # Row r is window[:, r % length]: what the loops read together lies together.
+    window = np.empty((along_z.count, length, along_x.count), np.float32)
     read = 0
     for block in blocks:
-        fresh = range(read, block.end)
-        for row in fresh:
-            _in_plane(array[:, row], along_z, along_x, low, high, window[row % len(window)])
-        _forwards(window, fresh, along_y.begin)
-        read = block.end
+        for row in range(read, block.end):
+            _in_plane(array[:, row], along_z, along_x, low, high, window[:, row % length])
         _finish(
             window,
             block.begin,
+            read,
             block.end,
-            len(along_y.begin) > 0,
+            along_y.begin,
             along_y.index[block.rows] - block.begin,
             along_y.weights[block.rows],
             np.float32(low),
             np.float32(high),
-            out,
-            block.rows.start,
+            out[:, block.rows],
         )
+        read = block.end
     return out
 
 
@@ -197,20 +196,6 @@ def _along(source: np.ndarray, along: Axis, out: np.ndarray) -> None:
         out[...] = source
     else:
         _lines(source, along.begin, along.index, along.weights, out)
-
-
-def _forwards(window: np.ndarray, fresh: range, begin: np.ndarray) -> None:
-    """The forward recursion, in place, over rows that have just come into the window; row r lies at r % its length."""
-    if not len(begin):
-        return
-    for row in fresh:
-        here = window[row % len(window)]
-        if row:
-            here += POLE * window[(row - 1) % len(window)]
-        else:
-            here *= begin[0]
-            for other, weight in enumerate(begin[1:], 1):
-                here += weight * window[other]
 
 
 @compiled
@@ -274,43 +259,52 @@ def _lines(source, begin, index, weights, out):
 
 
 @compiled
-def _finish(window, first, end, recursive, index, weights, low, high, out, top):
-    """Rows of out (z, y, x), from `top`: the backward recursion over old rows [first, end), and what is sampled of it."""
-    length, planes, columns = window.shape
+def _finish(window, first, fresh, end, begin, index, weights, low, high, out):
+    """out (z, count, x), int16: what is sampled of rows [first, end) of the window; those from `fresh` on are new in it.
+
+    The forward recursion goes on over the new rows, in the window; the backward one starts at the last of them.
+    """
+    planes, length, columns = window.shape
     count, taps = index.shape
-    block = np.empty((end - first, WIDTH), np.float32)
-    made = np.empty(WIDTH, np.float32)
     last = end - first - 1
+    block = np.empty((end - first, columns), np.float32)
+    made = np.empty(columns, np.float32)
+    rounded = np.empty(columns, np.int16)
     for z in range(planes):
-        for left in range(0, columns, WIDTH):
-            width = min(WIDTH, columns - left)
-            for row in range(end - first):
-                place = (first + row) % length
-                for j in range(width):
-                    block[row, j] = window[place, z, left + j]
+        if begin.size:
+            if fresh == 0:
+                for j in range(columns):
+                    window[z, 0, j] *= begin[0]
+                for row in range(1, begin.size):
+                    for j in range(columns):
+                        window[z, 0, j] += begin[row] * window[z, row, j]
+            for row in range(max(fresh, 1), end):
+                here, before = row % length, (row - 1) % length
+                for j in range(columns):
+                    window[z, here, j] += POLE * window[z, before, j]
 
-            if recursive:
-                # Exact at the end of the volume; elsewhere any start will do, HORIZON rows beyond what is sampled.
-                for j in range(width):
-                    block[last, j] = TURN * (block[last, j] + POLE * block[last - 1, j])
-                for row in range(last - 1, -1, -1):
-                    for j in range(width):
-                        block[row, j] = POLE * (block[row + 1, j] - block[row, j])
+        for row in range(end - first):
+            here = (first + row) % length
+            for j in range(columns):
+                block[row, j] = window[z, here, j]
+        if begin.size:
+            # Exact at the end of the volume; elsewhere any start will do, HORIZON rows beyond what is sampled.
+            for j in range(columns):
+                block[last, j] = TURN * (block[last, j] + POLE * block[last - 1, j])
+            for row in range(last - 1, -1, -1):
+                for j in range(columns):
+                    block[row, j] = POLE * (block[row + 1, j] - block[row, j])
 
-            for row in range(count):
-                for k in range(0, taps, 4):
-                    a, b, c, d = index[row, k], index[row, k + 1], index[row, k + 2], index[row, k + 3]
-                    p, q, r, s = (
-                        weights[row, k],
-                        weights[row, k + 1],
-                        weights[row, k + 2],
-                        weights[row, k + 3],
-                    )
-                    if k == 0:
-                        for j in range(width):
-                            made[j] = p * block[a, j] + q * block[b, j] + r * block[c, j] + s * block[d, j]
-                    else:
-                        for j in range(width):
-                            made[j] += p * block[a, j] + q * block[b, j] + r * block[c, j] + s * block[d, j]
-                for j in range(width):
-                    out[z, top + row, left + j] = np.int16((min(max(made[j], low), high) + EVEN) - EVEN)
+        for row in range(count):
+            for k in range(0, taps, 4):
+                a, b, c, d = index[row, k], index[row, k + 1], index[row, k + 2], index[row, k + 3]
+                p, q, r, s = weights[row, k], weights[row, k + 1], weights[row, k + 2], weights[row, k + 3]
+                if k == 0:
+                    for j in range(columns):
+                        made[j] = p * block[a, j] + q * block[b, j] + r * block[c, j] + s * block[d, j]
+                else:
+                    for j in range(columns):
+                        made[j] += p * block[a, j] + q * block[b, j] + r * block[c, j] + s * block[d, j]
+            for j in range(columns):
+                rounded[j] = np.int16((min(max(made[j], low), high) + EVEN) - EVEN)
+            out[z, row] = rounded
