@@ -3,10 +3,10 @@
     python -m bench.resampling [--quick]
 
 The volume is CT-like (body, lungs, texture, noise). Both sides clip, sample and round alike, each round in a process
-of its own on one thread, in turn. Times are core-seconds of the second of two samplings, and what is said of them is the median.
-Memory is the most that a process holds less what it held before it read the volume, its libraries warm; so volume
-and result count. Differences are in HU: of all voxels, and of those 8 voxels or more from every side. The last line
-is SimpleITK's time over ours. --quick takes a volume of 256 x 256 x 100.
+of its own on one thread, in turn. Times are core-seconds of the second of two samplings; the first number of each
+side is the median. Memory is the most that a process holds less what it held before it read the volume, its libraries
+warm; so volume and result count. Differences are in HU: of all voxels, and of those 8 voxels or more from every side.
+The last line is SimpleITK's time over ours. --quick takes a volume of 256 x 256 x 100.
 """
 
 from __future__ import annotations

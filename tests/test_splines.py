@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -207,6 +208,18 @@ def test_the_input_is_left_as_it_was():
     before = volume.copy()
     splines.sampled(volume, centred(volume.shape, (1.5, 0.8, 1)), LOW, HIGH)
     assert np.array_equal(volume, before)
+
+
+@pytest.mark.parametrize("step", [(1.0, 1.2, 1.2), (0.6, 1.4, 1.4), (2.0, 0.9, 1.0), (3.0, 3.0, 3.0)])
+def test_volume_result_and_all_between_are_less_than_three_volumes(step):
+    volume = noise((60, 250, 200))
+    axes = centred(volume.shape, step)
+    splines.sampled(volume, axes, LOW, HIGH)  # compiled
+    tracemalloc.start()
+    made = splines.sampled(volume, axes, LOW, HIGH)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.nbytes + peak < 3 * max(volume.nbytes, made.nbytes)
 
 
 # ---------------------------------------------------------------------------------------- smoothing
