@@ -32,6 +32,8 @@ WHOLE = 1e-6
 CUT_OFF = 4.0
 # Columns that a loop works on together: their lines stay in the nearest cache, and fill its vectors.
 WIDTH = 128
+# Planes read together where they interleave in memory: as many as share a line of the cache, in int16.
+TOGETHER = 32
 # Rows that are turned together between the order of a volume and that of a transposed one.
 TILE = 16
 # Added to a float32 below 2^22 and taken away again, it leaves a whole number, halves to even. np.rint is a call.
@@ -61,9 +63,9 @@ class Axis:
     """
 
     side: int
-    begin: (
+    opening: (
         np.ndarray
-    )  # float32 (at most HORIZON,): of the first voxels, for the first step of the recursion; or none
+    )  # float32 (at most HORIZON,): weights of the first voxels, which begin the recursion; or none
     index: np.ndarray  # int64 (count, n): the coefficients
     weights: np.ndarray  # float32 (count, n); n is a multiple of 4
 
@@ -75,7 +77,7 @@ class Axis:
     @property
     def still(self) -> bool:
         """Whether every voxel stays what and where it is."""
-        return not len(self.begin) and self.count == self.side
+        return not len(self.opening) and self.count == self.side
 
 
 def axis(side: int, count: int, start: float, step: float, smooth: np.ndarray) -> Axis:
@@ -103,7 +105,7 @@ def axis(side: int, count: int, start: float, step: float, smooth: np.ndarray) -
     first = below.astype(np.int64)[:, None] - 1 - reach
     # Places that only fill up the fours have no weight.
     index = mirrored(first + np.minimum(np.arange(weights.shape[1]), taps - 1), side)
-    return Axis(side, _begin(side), index, weights.astype(np.float32))
+    return Axis(side, _opening(side), index, weights.astype(np.float32))
 
 
 def mirrored(index: np.ndarray, side: int) -> np.ndarray:
@@ -113,7 +115,7 @@ def mirrored(index: np.ndarray, side: int) -> np.ndarray:
     return np.minimum(index, period - index)
 
 
-def _begin(side: int) -> np.ndarray:
+def _opening(side: int) -> np.ndarray:
     """Weights of the first voxels in the forward recursion's first value: a geometric sum over all mirror images."""
     pole, period = math.sqrt(3) - 2, 2 * side - 2
     voxels = np.arange(side)
@@ -134,16 +136,17 @@ def sampled(array: np.ndarray, axes: Sequence[Axis], low: float, high: float) ->
     length = max(block.end - block.begin for block in blocks)
     # Row r is window[:, r % length]: what the loops read together lies together.
     window = np.empty((along_z.count, length, along_x.count), np.float32)
+    planes = _planes(array)
     read = 0
     for block in blocks:
         for row in range(read, block.end):
-            _in_plane(array[:, row], along_z, along_x, low, high, window[:, row % length])
+            _in_plane(next(planes), along_z, along_x, low, high, window[:, row % length])
         _finish(
             window,
             block.begin,
             read,
             block.end,
-            along_y.begin,
+            along_y.opening,
             along_y.index[block.rows] - block.begin,
             along_y.weights[block.rows],
             np.float32(low),
@@ -166,7 +169,7 @@ class _Block:
 def _blocks(along: Axis) -> Iterator[_Block]:
     """All new rows, in blocks of about ROWS old ones; those that are read for a block are at hand for it."""
     count = max(1, ROWS * along.count // along.side)
-    beyond = HORIZON if len(along.begin) else 0
+    beyond = HORIZON if len(along.opening) else 0
     end = 0
     for first in range(0, along.count, count):
         rows = slice(first, min(first + count, along.count))
@@ -174,6 +177,17 @@ def _blocks(along: Axis) -> Iterator[_Block]:
         begin = min(int(index.min()), max(end - 1, 0))  # the recursion goes on from the last row read
         end = max(end, min(along.side, int(index.max()) + 1 + beyond))
         yield _Block(rows, begin, end)
+
+
+def _planes(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The planes (z, x) of an array (z, y, x), row by row."""
+    along_z, along_y, along_x = map(abs, array.strides)
+    if along_y > min(along_z, along_x):
+        yield from array.transpose(1, 0, 2)
+        return
+    # Neighbours in memory lie in different planes.
+    for row in range(0, array.shape[1], TOGETHER):
+        yield from array[:, row : row + TOGETHER].transpose(1, 0, 2).copy("K")
 
 
 def _in_plane(
@@ -195,11 +209,11 @@ def _along(source: np.ndarray, along: Axis, out: np.ndarray) -> None:
     if along.still:
         out[...] = source
     else:
-        _lines(source, along.begin, along.index, along.weights, out)
+        _lines(source, along.opening, along.index, along.weights, out)
 
 
 @compiled
-def _lines(source, begin, index, weights, out):
+def _lines(source, opening, index, weights, out):
     """out (count, m) = source (side, m) sampled along its first axis; see Axis. Either may be a transposed array."""
     side, columns = source.shape
     count, taps = index.shape
@@ -212,12 +226,12 @@ def _lines(source, begin, index, weights, out):
                 for row in range(top, min(top + TILE, side)):
                     block[row, j] = source[row, left + j]
 
-        if begin.size:
+        if opening.size:
             for j in range(width):
-                block[0, j] *= begin[0]
-            for row in range(1, begin.size):
+                block[0, j] *= opening[0]
+            for row in range(1, opening.size):
                 for j in range(width):
-                    block[0, j] += begin[row] * block[row, j]
+                    block[0, j] += opening[row] * block[row, j]
             for row in range(1, side):
                 for j in range(width):
                     block[row, j] += POLE * block[row - 1, j]
@@ -230,19 +244,11 @@ def _lines(source, begin, index, weights, out):
         for top in range(0, count, TILE):
             rows = min(TILE, count - top)
             for row in range(rows):
+                new = top + row
                 for k in range(0, taps, 4):
-                    a, b, c, d = (
-                        index[top + row, k],
-                        index[top + row, k + 1],
-                        index[top + row, k + 2],
-                        index[top + row, k + 3],
-                    )
-                    p, q, r, s = (
-                        weights[top + row, k],
-                        weights[top + row, k + 1],
-                        weights[top + row, k + 2],
-                        weights[top + row, k + 3],
-                    )
+                    a, b, c, d = index[new, k], index[new, k + 1], index[new, k + 2], index[new, k + 3]
+                    p, q = weights[new, k], weights[new, k + 1]
+                    r, s = weights[new, k + 2], weights[new, k + 3]
                     if k == 0:
                         for j in range(width):
                             made[row, j] = (
@@ -259,7 +265,7 @@ def _lines(source, begin, index, weights, out):
 
 
 @compiled
-def _finish(window, first, fresh, end, begin, index, weights, low, high, out):
+def _finish(window, first, fresh, end, opening, index, weights, low, high, out):
     """out (z, count, x), int16: what is sampled of rows [first, end) of the window; those from `fresh` on are new in it.
 
     The forward recursion goes on over the new rows, in the window; the backward one starts at the last of them.
@@ -271,13 +277,13 @@ def _finish(window, first, fresh, end, begin, index, weights, low, high, out):
     made = np.empty(columns, np.float32)
     rounded = np.empty(columns, np.int16)
     for z in range(planes):
-        if begin.size:
+        if opening.size:
             if fresh == 0:
                 for j in range(columns):
-                    window[z, 0, j] *= begin[0]
-                for row in range(1, begin.size):
+                    window[z, 0, j] *= opening[0]
+                for row in range(1, opening.size):
                     for j in range(columns):
-                        window[z, 0, j] += begin[row] * window[z, row, j]
+                        window[z, 0, j] += opening[row] * window[z, row, j]
             for row in range(max(fresh, 1), end):
                 here, before = row % length, (row - 1) % length
                 for j in range(columns):
@@ -287,7 +293,7 @@ def _finish(window, first, fresh, end, begin, index, weights, low, high, out):
             here = (first + row) % length
             for j in range(columns):
                 block[row, j] = window[z, here, j]
-        if begin.size:
+        if opening.size:
             # Exact at the end of the volume; elsewhere any start will do, HORIZON rows beyond what is sampled.
             for j in range(columns):
                 block[last, j] = TURN * (block[last, j] + POLE * block[last - 1, j])
