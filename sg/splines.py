@@ -65,7 +65,7 @@ class Axis:
     side: int
     opening: (
         np.ndarray
-    )  # float32 (at most HORIZON,): weights of the first voxels, which begin the recursion; or none
+    )  # float32 (at most HORIZON,): weights with which the recursion begins; none without one
     index: np.ndarray  # int64 (count, n): the coefficients
     weights: np.ndarray  # float32 (count, n); n is a multiple of 4
 
