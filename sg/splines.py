@@ -59,15 +59,16 @@ def smoothing(ratio: float) -> np.ndarray:
 class Axis:
     """How `count` new voxels come of the `side` old ones along an axis: n weighed coefficients each.
 
-    The weights hold the recursions' gain. Where new voxels are old ones, the coefficients are the values.
+    `opening`, float32 (at most HORIZON,), weighs the first old voxels into the first value of the forward recursion.
+    `index`, int64, and `weights`, float32, are (count, n), n being a multiple of 4: which coefficients, and how much
+    of each, the recursions' gain included. Where new voxels are old ones, the coefficients are the values, and
+    `opening` is empty.
     """
 
     side: int
-    opening: (
-        np.ndarray
-    )  # float32 (at most HORIZON,): weights with which the recursion begins; none without one
-    index: np.ndarray  # int64 (count, n): the coefficients
-    weights: np.ndarray  # float32 (count, n); n is a multiple of 4
+    opening: np.ndarray
+    index: np.ndarray
+    weights: np.ndarray
 
     @property
     def count(self) -> int:
