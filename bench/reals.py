@@ -61,4 +61,4 @@ def _read(folder: Path, name: str) -> Real:
 
 def resampled(array: np.ndarray, geometry: Geometry) -> np.ndarray:
     """A stored scan at 3 mm, clipped to [-1000, 1000] HU, as the stage `resample` makes it."""
-    return resample_image(array, sampling(geometry, (GRID_MM,) * 3), *HU)
+    return resample_image(array, sampling(geometry, (GRID_MM,) * 3), *HU, anti_alias=False)

@@ -400,6 +400,14 @@ class Resample(Section):
             description="voxel size (x, y, z) of the resampled scans, mm; null keeps each scan's own (the paper)"
         ),
     ]
+    anti_alias: Annotated[
+        bool,
+        Field(
+            description="smooth each axis along which the new voxels are the larger ones, by a Gaussian of full width "
+            "at half maximum sqrt(new^2 - old^2) mm; false lets patterns finer than the new grid fold into coarse "
+            "ones; paper: no resampling"
+        ),
+    ]
     hu_min: Annotated[float, Field(ge=-1024, le=0, description="lower clip of CT, HU")]
     hu_max: Annotated[float, Field(gt=0, le=3071, description="upper clip of CT, HU")]
     shape_min: Annotated[

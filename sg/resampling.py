@@ -10,7 +10,14 @@ to the nearest whole HU, halves to even.
 
 Boundary: the spline sees the volume mirrored about the centres of its first and last voxels. New voxel centres of
 a scan along the axes always lie inside its field of view; what an oblique scan does not cover is hu_min, and 0 in
-labels. No smoothing precedes a coarser grid.
+labels.
+
+Anti-aliasing, where it is asked for: a Gaussian along each stored axis on which the new grid is coarser precedes the
+spline (sg/splines.py has its width), between the clips. Of an oblique scan, the spacing of the new grid along a
+stored axis is the root mean square of its three spacings, weighed by the squared components of that axis: voxels of
+a new grid that has one spacing count the same in every direction. Labels are not smoothed.
+
+Scans along the axes go through sg/splines.py, oblique ones and labels through SimpleITK.
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sg import console
+from sg import console, splines
 from sg.cohorts.records import FileRow, QuarantineRow, ScanRow, write_rows
 from sg.errors import InputError
 from sg.orientation import Turn, turn_of, turned
@@ -61,7 +68,8 @@ class Sampling:
     """How a stored grid becomes an output grid along LPS: first turned, then sampled unless `same`.
 
     Sampling happens in coordinates that have nothing to do with where the patient lay: `source_*` describe the turned
-    array in them, `start` and `step` the output grid; both are (x, y, z).
+    array in them, `start` and `step` the output grid; both are (x, y, z). Unless `oblique`, they are voxels of the
+    turned array. `coarser` says how many of those voxels a new one is long, along each axis of the turned array.
     """
 
     turn: Turn
@@ -69,6 +77,8 @@ class Sampling:
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     same: bool
+    oblique: bool
+    coarser: tuple[float, float, float]
     source_spacing: tuple[float, float, float]
     source_direction: tuple[float, ...]
     start: tuple[float, float, float]
@@ -100,10 +110,12 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
     if oblique:
         source_spacing, source_direction, step = own, columns, new
         middle = columns @ (own * (size - 1) / 2)
+        coarser = np.sqrt(new**2 @ columns**2) / own
     else:
         # In voxels of the scan: at simple ratios the coordinates are then exact, and ties stay ties everywhere.
         source_spacing, source_direction, step = np.ones(3), np.eye(3), new / own
         middle = (size - 1) / 2
+        coarser = step
     same = not oblique and bool((count == size).all() and (np.abs(step - 1) * size / 2 < SAME_VOXELS).all())
     return Sampling(
         turn=turn,
@@ -111,6 +123,8 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
         spacing_mm=tuple(map(float, new)),
         origin_mm=tuple(map(float, centre - new * (count - 1) / 2)),
         same=same,
+        oblique=oblique,
+        coarser=tuple(map(float, coarser)),
         source_spacing=tuple(map(float, source_spacing)),
         source_direction=tuple(map(float, source_direction.ravel())),
         start=tuple(map(float, middle - step * (count - 1) / 2)),
@@ -121,15 +135,29 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
 # --------------------------------------------------------------------------------------- interpolation
 
 
-def resample_image(array: np.ndarray, how: Sampling, hu_min: float, hu_max: float) -> np.ndarray:
-    """HU of a stored array (z, y, x) on the output grid, int16: cubic B-spline between clips, see the module."""
-    if how.same:
-        values = _clipped(turned(array, how.turn), hu_min, hu_max)
-    else:
-        import SimpleITK as sitk
+def resample_image(
+    array: np.ndarray, how: Sampling, hu_min: float, hu_max: float, *, anti_alias: bool
+) -> np.ndarray:
+    """HU of a stored array (z, y, x) on the output grid, int16: cubic B-spline between clips, see the module.
 
-        values = _sampled(_clipped(turned(array, how.turn), hu_min, hu_max), how, sitk.sitkBSpline, hu_min)
-        np.clip(values, hu_min, hu_max, out=values)
+    `anti_alias` smooths before a coarser grid. Memory beside the array and the result, which are never whole as
+    floating-point numbers unless the scan is oblique: see `splines.sampled`.
+    """
+    volume = turned(array, how.turn)
+    if how.same:
+        values = np.empty(volume.shape, np.int16)
+        for plane, made in zip(volume, values, strict=True):
+            made[...] = np.rint(_clipped(plane, hu_min, hu_max))
+        return values
+    kernels = [splines.smoothing(ratio if anti_alias else 1.0) for ratio in reversed(how.coarser)]
+    if not how.oblique:
+        sides = zip(volume.shape, how.size[::-1], how.start[::-1], how.step[::-1], kernels, strict=True)
+        return splines.sampled(volume, [splines.axis(*side) for side in sides], hu_min, hu_max)
+
+    import SimpleITK as sitk
+
+    values = _sampled(_smoothed(_clipped(volume, hu_min, hu_max), kernels), how, sitk.sitkBSpline, hu_min)
+    np.clip(values, hu_min, hu_max, out=values)
     return np.rint(values, out=values).astype(np.int16)
 
 
@@ -151,6 +179,16 @@ def _clipped(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(
         values, low, high, out=np.empty(values.shape, np.float32), casting="same_kind", dtype=np.float32
     )
+
+
+def _smoothed(values: np.ndarray, kernels: Sequence[np.ndarray]) -> np.ndarray:
+    """The same array (z, y, x), smoothed in place by a kernel along each axis, mirrored as the spline is."""
+    from scipy.ndimage import correlate1d
+
+    for axis, kernel in enumerate(kernels):
+        if len(kernel) > 1:
+            correlate1d(values, kernel, axis, output=values, mode="mirror")
+    return values
 
 
 def _sampled(array: np.ndarray, how: Sampling, interpolator: int, outside: float) -> np.ndarray:
@@ -219,15 +257,16 @@ def resample_scan(row: ScanRow, files: Sequence[str], raw: Path, settings: Resam
     than `shape_min` (`too-small`) or absurdly large (`too-large`), or if the label map is not one of this scan
     (`labels`); and whatever the reader refuses.
 
-    Memory at the peak, for n voxels read and m made: the larger of 14 n + 4 m bytes, in the spline, whose
-    coefficients are doubles, and 6 n + 8 m; 2 n more where the scan holds fractions of a HU.
+    Memory at the peak, for n voxels read and m made: 2 n + 2 m bytes and about 50 rows (z, x) of the result as
+    float32, see `splines.sampled`; 2 n + 4 m with labels; 2 n more where the scan holds fractions of a HU. An oblique
+    scan takes the larger of 14 n + 4 m, in SimpleITK's spline, whose coefficients are doubles, and 6 n + 8 m.
     """
     place = tuple(raw / file for file in files) or raw / row.path
     _unchanged(place, raw, row.path, row.sha256)
     scan = read_scan(place, raw, None)
     how = sampling(scan.geometry, settings.spacing_mm)
     _check_size(how, settings)
-    image = resample_image(scan.array, how, settings.hu_min, settings.hu_max)
+    image = resample_image(scan.array, how, settings.hu_min, settings.hu_max, anti_alias=settings.anti_alias)
     geometry = scan.geometry
     del scan
     labels = None

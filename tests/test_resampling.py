@@ -42,6 +42,7 @@ from tests.dicom_files import write_series
 LPS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 STUDY = Resample(
     spacing_mm=(2.0, 2.0, 2.5),
+    anti_alias=False,
     hu_min=-1000.0,
     hu_max=1000.0,
     shape_min=(4, 4, 4),
@@ -64,14 +65,21 @@ def test_a_scan_that_has_the_spacing_keeps_every_voxel():
     scan = noise((5, 6, 7))
     for spacing in (None, (0.7, 0.8, 2.5)):
         how = sampling(upright((7, 6, 5), (0.7, 0.8, 2.5), (-9.0, 4.0, 1.0)), spacing)
-        assert np.array_equal(resample_image(scan, how, -1000, 1000), scan)
+        assert np.array_equal(resample_image(scan, how, -1000, 1000, anti_alias=False), scan)
         assert np.allclose(how.origin_mm, (-9.0, 4.0, 1.0))
 
 
 def test_hu_are_clipped_and_rounded_half_to_even():
     how = sampling(upright((6, 1, 1)), None)
     scan = np.array([[[-3024, -999.5, 0.5, 1.5, 2.5, 3071]]], np.float32)
-    assert resample_image(scan, how, -1000, 1000).ravel().tolist() == [-1000, -1000, 0, 2, 2, 1000]
+    assert resample_image(scan, how, -1000, 1000, anti_alias=False).ravel().tolist() == [
+        -1000,
+        -1000,
+        0,
+        2,
+        2,
+        1000,
+    ]
 
 
 def test_padding_far_below_air_does_not_ring_into_the_patient():
@@ -79,13 +87,18 @@ def test_padding_far_below_air_does_not_ring_into_the_patient():
     padded[..., :8] = -3024
     air = np.maximum(padded, -1000)
     how = sampling(upright((24, 12, 6)), (0.7, 0.7, 0.7))
-    assert np.array_equal(resample_image(padded, how, -1000, 1000), resample_image(air, how, -1000, 1000))
+    assert np.array_equal(
+        resample_image(padded, how, -1000, 1000, anti_alias=False),
+        resample_image(air, how, -1000, 1000, anti_alias=False),
+    )
 
 
 def test_overshoot_of_the_spline_is_clipped():
     step = np.full((6, 6, 16), -1000, np.int16)
     step[..., 8:] = 1000
-    made = resample_image(step, sampling(upright((16, 6, 6)), (0.45, 1.0, 1.0)), -1000, 1000)
+    made = resample_image(
+        step, sampling(upright((16, 6, 6)), (0.45, 1.0, 1.0)), -1000, 1000, anti_alias=False
+    )
     assert (made.min(), made.max()) == (-1000, 1000)
 
 
@@ -96,7 +109,7 @@ def test_a_linear_ramp_stays_linear_within_1_hu_away_from_the_edges(old, new):
     x, y, z = (np.arange(n) * s for n, s in zip(size, old, strict=True))
     ramp = (5 * x - 3 * y[:, None] + 4 * z[:, None, None]).astype(np.float32)
     how = sampling(upright(size, old), new)
-    made = resample_image(ramp, how, -1000, 1000)
+    made = resample_image(ramp, how, -1000, 1000, anti_alias=False)
     mx, my, mz = (
         o + s * np.arange(n) for o, s, n in zip(how.origin_mm, how.spacing_mm, how.size, strict=True)
     )
@@ -119,8 +132,53 @@ def test_the_spline_is_the_mirrored_cubic_one_that_scipy_computes_too():
     expected = ndimage.map_coordinates(
         scan.astype(float), np.meshgrid(z, y, x, indexing="ij"), order=3, mode="mirror"
     )
-    made = resample_image(scan, how, -1000, 1000)
+    made = resample_image(scan, how, -1000, 1000, anti_alias=False)
     assert np.abs(made - np.clip(expected, -1000, 1000)).max() <= 0.51  # rounding
+
+
+def gaussian(volume: np.ndarray, ratios_zyx) -> np.ndarray:
+    """HU smoothed as before a grid that is coarser by these ratios, by scipy."""
+    values = np.clip(volume, -1000, 1000).astype(float)
+    for axis, ratio in enumerate(ratios_zyx):
+        if ratio > 1:
+            sigma = math.sqrt((ratio**2 - 1) / (8 * math.log(2)))
+            values = ndimage.gaussian_filter1d(
+                values, sigma, axis, mode="mirror", radius=math.ceil(4 * sigma)
+            )
+    return values
+
+
+def test_anti_aliasing_smooths_a_scan_along_the_axes_that_become_coarser():
+    scan = noise((12, 30, 28), 6)
+    how = sampling(upright((28, 30, 12), (0.8, 0.8, 3.0)), (2.0, 1.0, 1.5))
+    assert how.coarser == pytest.approx((2.5, 1.25, 0.5))
+    made = resample_image(scan, how, -1000, 1000, anti_alias=True)
+    expected = resample_image(gaussian(scan, (0.5, 1.25, 2.5)), how, -1000, 1000, anti_alias=False)
+    assert np.abs(made.astype(int) - expected).max() <= 1  # rounding
+    assert made.std() < 0.6 * resample_image(scan, how, -1000, 1000, anti_alias=False).std()
+
+
+def test_anti_aliasing_changes_nothing_on_a_finer_grid():
+    scan = noise((6, 7, 8), 6)
+    for spacing in (None, (0.6, 1.0, 0.9)):
+        how = sampling(upright((8, 7, 6)), spacing)
+        plain, smoothed = (
+            resample_image(scan, how, -1000, 1000, anti_alias=anti_alias) for anti_alias in (False, True)
+        )
+        assert np.array_equal(plain, smoothed)
+
+
+def test_anti_aliasing_of_an_oblique_scan_smooths_its_stored_axes_by_what_the_grid_is_coarser_along_them():
+    # Turned by 30 degrees about z: along its x, the new voxels of 2 x 4 mm are sqrt(4 * 3/4 + 16 * 1/4) mm long.
+    turn = np.array([[math.sqrt(3) / 2, -0.5, 0], [0.5, math.sqrt(3) / 2, 0], [0, 0, 1]])
+    geometry = Geometry((24, 26, 10), (1.0, 1.0, 2.0), (5.0, 6.0, 7.0), tuple(turn.ravel()))
+    scan = noise((10, 26, 24), 8)
+    how = sampling(geometry, (2.0, 4.0, 1.0))
+    ratios = (math.sqrt(3 + 4), math.sqrt(1 + 12), 0.5)
+    assert (how.oblique, how.coarser) == (True, pytest.approx(ratios))
+    made = resample_image(scan, how, -1000, 1000, anti_alias=True)
+    expected = resample_image(gaussian(scan, ratios[::-1]), how, -1000, 1000, anti_alias=False)
+    assert np.abs(made.astype(int) - expected).max() <= 1  # rounding
 
 
 @settings(max_examples=25, deadline=None)
@@ -206,20 +264,24 @@ ORIENTATIONS = [
 ]
 
 
+@pytest.mark.parametrize("anti_alias", [False, True], ids=["plain", "smoothed"])
 @pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 1.5), (3.0, 2.0, 2.5)], ids=str)
-def test_all_48_ways_of_storing_a_scan_give_the_same_bytes_with_its_blob_in_place(spacing):
+def test_all_48_ways_of_storing_a_scan_give_the_same_bytes_with_its_blob_in_place(spacing, anti_alias):
     geometry = upright((24, 20, 16), (1.0, 1.4, 2.1), (-50.0, 30.0, -700.0))
     place = np.array([-41.0, 47.0, -686.0])
     volume = blob(geometry, place, 4.0)
     labels = (volume > -200).astype(np.uint8)
     how = sampling(geometry, spacing)
-    image, mask = resample_image(volume, how, -1000, 1000), resample_labels(labels, how)
+    image, mask = (
+        resample_image(volume, how, -1000, 1000, anti_alias=anti_alias),
+        resample_labels(labels, how),
+    )
     assert (np.abs(brightest_mm(image, how) - place) <= np.array(how.spacing_mm) / 2).all()
     assert len(ORIENTATIONS) == 48
     for order, flips in ORIENTATIONS:
         stored, seen = stored_as(volume, geometry, order, flips)
         other = sampling(seen, spacing)
-        assert np.array_equal(resample_image(stored, other, -1000, 1000), image)
+        assert np.array_equal(resample_image(stored, other, -1000, 1000, anti_alias=anti_alias), image)
         assert np.array_equal(resample_labels(stored_as(labels, geometry, order, flips)[0], other), mask)
         assert np.allclose(other.origin_mm, how.origin_mm)
         assert other.spacing_mm == how.spacing_mm
@@ -235,7 +297,7 @@ def test_an_oblique_scan_comes_onto_the_axes_whole_with_its_blob_in_place(degree
     geometry = Geometry((26, 24, 20), (1.2, 1.2, 1.5), (30.0, -20.0, 100.0), tuple(turn.ravel()))
     place = geometry.position_mm([9.0, 15.0, 12.0])
     how = sampling(geometry, spacing)
-    image = resample_image(blob(geometry, place, 4.0), how, -1000, 1000)
+    image = resample_image(blob(geometry, place, 4.0), how, -1000, 1000, anti_alias=False)
     assert (np.abs(brightest_mm(image, how) - place) <= np.array(how.spacing_mm) / 2).all()
     corners = (np.array(list(itertools.product((-0.5, 0.5), repeat=3))) + 0.5) * geometry.size - 0.5
     reach = geometry.position_mm(corners)
@@ -268,7 +330,11 @@ def test_a_scan_made_with_a_tilted_gantry_is_straight_afterwards(degrees, turn):
     how = sampling(geometry, (2.0, 2.0, 2.0))
     k, j, i = np.indices(geometry.size[::-1])
     image = resample_image(
-        smooth(geometry.position_mm(np.stack([i, j, k], -1))).astype(np.float32), how, -1000, 1000
+        smooth(geometry.position_mm(np.stack([i, j, k], -1))).astype(np.float32),
+        how,
+        -1000,
+        1000,
+        anti_alias=False,
     )
     made = Resampled(image, None, how.spacing_mm, how.origin_mm, "p", -1000, 1000)
     positions = made.position_mm(np.moveaxis(np.indices(image.shape), 0, -1))
@@ -285,7 +351,7 @@ def test_rounding_in_the_header_is_not_taken_for_an_oblique_scan():
     scan = noise((8, 9, 10))
     slight = np.array(LPS).reshape(3, 3) + np.array([[0, 1e-4, 0], [-1e-4, 0, 2e-4], [0, -2e-4, 0]])
     how = sampling(Geometry((10, 9, 8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(slight.ravel())), None)
-    assert np.array_equal(resample_image(scan, how, -1000, 1000), scan)
+    assert np.array_equal(resample_image(scan, how, -1000, 1000, anti_alias=False), scan)
 
 
 def test_voxel_and_position_are_each_others_inverse():
@@ -426,7 +492,7 @@ def test_a_file_holds_the_scan_on_the_new_grid_and_reads_back(folders, raw):
     made = read_resampled(folders.now / f"{row.scan}.h5", labels=True)
     how = sampling(upright((22, 20, 12), (1.8, 1.8, 2.0), (10.0, -20.0, 30.0)), STUDY.spacing_mm)
     source = noise((12, 20, 22), sum(b"bela.mhd"))
-    assert np.array_equal(made.image, resample_image(source, how, -1000, 1000))
+    assert np.array_equal(made.image, resample_image(source, how, -1000, 1000, anti_alias=False))
     assert np.array_equal(made.labels, resample_labels(source > 500, how))
     assert (made.image.dtype, made.labels.dtype) == (np.int16, np.uint8)
     assert (made.spacing_mm, made.origin_mm) == ((2.0, 2.0, 2.5), how.origin_mm)
@@ -454,7 +520,7 @@ def test_a_dicom_series_is_read_from_the_files_that_the_table_names(folders, raw
     assert folders.run([row, other], files=files).refused == []
     how = sampling(upright((22, 20, 12), (1.8, 1.8, 2.0), (10.0, -20.0, 30.0)), STUDY.spacing_mm)
     made = read_resampled(folders.now / f"{row.scan}.h5")
-    assert np.array_equal(made.image, resample_image(noise((12, 20, 22)), how, -1000, 1000))
+    assert np.array_equal(made.image, resample_image(noise((12, 20, 22)), how, -1000, 1000, anti_alias=False))
     assert np.allclose(made.origin_mm, how.origin_mm)
 
 
@@ -557,9 +623,10 @@ def test_an_added_scan_is_the_only_one_that_is_read_and_a_removed_one_goes(folde
         {"code": "other code"},
         {"study": STUDY.model_copy(update={"spacing_mm": (3.0, 2.0, 2.5)})},
         {"study": STUDY.model_copy(update={"hu_max": 900.0})},
+        {"study": STUDY.model_copy(update={"anti_alias": True})},
         {"study": STUDY.model_copy(update={"thumbnail_shape": (4, 4, 4)})},
     ],
-    ids=["code", "spacing", "clip", "thumbnail"],
+    ids=["code", "spacing", "clip", "smoothing", "thumbnail"],
 )
 def test_other_code_or_parameters_keep_no_scan(folders, raw, change):
     scans = [scan_file(raw, "anna.nii"), scan_file(raw, "carl.nii")]
