@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From raw CT scans to pre-trained 3-D networks and the statistics that judge them.",
 )
+
+patches = typer.Typer(no_args_is_help=True, help="Caches of patches: check them, look at them, make one.")
+app.add_typer(patches, name="patches")
 
 
 @app.command()
@@ -118,7 +123,7 @@ def scan(
     low_hu, high_hu: least and largest value, unless damaged or no CT
     bytes: of the voxels, decoded
     """
-    try:
+    with _interruptible("scan"):
         _begin("sg.cli", "sg.inspection")
         from sg import inspection
         from sg.cohorts.walking import shown
@@ -127,9 +132,6 @@ def scan(
         limits, source = inspection.limits_of(params_file)
         print(f"limits: cohort.limits of {source}", file=sys.stderr)
         found = inspection.inspect(files, limits, workers())
-    except KeyboardInterrupt:
-        console.complain("scan: interrupted; nothing was changed")
-        raise typer.Exit(130) from None
     for warning in found.warnings:
         console.warn(shown(warning))
     # A terminal that lacks a character of a name is shown its number
@@ -145,6 +147,43 @@ def scan(
                 page.print(line)
         _write(captured.get())
     raise typer.Exit(1 if found.refused else 0)
+
+
+@patches.command("check")
+def check_patches(
+    caches: Annotated[
+        list[Path], typer.Argument(metavar="CACHE", help="files such as data/patches/patterns.h5")
+    ],
+) -> None:
+    """Say of caches of patches how many patches are good, and which are damaged and how.
+
+    Every patch is read and its checksum tested, and every row held against the
+    rules that a cache keeps, in processes of their own: SG_WORKERS at a time,
+    else one a core. A file is refused as a whole if its structure fails its
+    checksums, if it declares more than it stores, or if it leads to another
+    file. Nothing is changed.
+
+    Exit code: 0 if all is good, 1 if anything is damaged, 2 for a wrong call.
+    """
+    with _interruptible("patches check"):
+        _begin("sg.cli", "sg.soundness")
+        from sg import soundness
+        from sg.stage import workers
+
+        found = soundness.check(caches, workers())
+    sys.stdout.reconfigure(errors="backslashreplace")
+    _write("".join(f"{line}\n" for checked in found for line in soundness.lines(checked)))
+    raise typer.Exit(0 if all(checked.whole for checked in found) else 1)
+
+
+@contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    """Say of an interruption that it was one; a file is put in place whole at the end, so none is half-written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.complain(f"{command}: interrupted; nothing was changed")
+        raise typer.Exit(130) from None
 
 
 def _begin(*modules: str) -> None:
