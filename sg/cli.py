@@ -176,6 +176,32 @@ def check_patches(
     raise typer.Exit(0 if all(checked.whole for checked in found) else 1)
 
 
+@patches.command("show")
+def show_patches(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="a file such as data/patches/patterns.h5")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="where to draw; the cache's name with .png, here, unless given"),
+    ] = None,
+    patterns: Annotated[int, typer.Option(help="rows: the first so many patterns")] = 12,
+    crops: Annotated[int, typer.Option(help="columns: so many crops of each, from the reference on")] = 8,
+    force: Annotated[bool, typer.Option("--force", help="replace the picture that is there")] = False,
+) -> None:
+    """Draw the patches of a cache as one picture: a row for each pattern, its reference first, then neighbours.
+
+    Shown are middle axial slices of the fixed crops in training patients, at
+    evenly spaced ranks up to the farthest; of random sub-volumes, a row a scan.
+    """
+    from sg import gallery
+    from sg.outputs import whole
+    from sg.patches import PatchCache
+
+    picture = output or Path(cache.stem + ".png")
+    with _interruptible("patches show"), whole(picture, force) as aside:
+        said = gallery.show(PatchCache(cache), patterns, crops, aside)
+    console.say(f"{picture}: {said}")
+
+
 @contextmanager
 def _interruptible(command: str) -> Iterator[None]:
     """Say of an interruption that it was one; a file is put in place whole at the end, so none is half-written."""
