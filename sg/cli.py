@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sg import console, paths
-from sg.errors import in_words
+from sg.errors import InputError, in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,6 +200,43 @@ def show_patches(
     with _interruptible("patches show"), whole(picture, force) as aside:
         said = gallery.show(PatchCache(cache), patterns, crops, aside)
     console.say(f"{picture}: {said}")
+
+
+@patches.command("import")
+def import_patches(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of the authors' .npy files")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the cache to write; DIR/patterns.h5 unless given")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the file that is there")] = False,
+) -> None:
+    """Turn the patch arrays that the authors of Semantic Genesis publish into a cache like data/patches/patterns.h5.
+
+    DIR holds train_data1_vwGen_ex_ref_fold1.0.npy, the like of train_label1,
+    val_data1 and val_label1, and more folds and crops if there are: patches
+    float (n, x, y, z) in [0, 1], which become HU, and classes. Arrays that
+    disagree or are damaged are refused, and nothing is written then.
+
+    The arrays do not tell scans, patients or positions: these stay empty or -1.
+    """
+    with _interruptible("patches import"):
+        from sg.outputs import whole
+        from sg.published import write_published
+
+        cache = output or folder / "patterns.h5"
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder; name the one that holds the arrays")
+        with whole(cache, force) as aside:
+            done = write_published(folder, aside)
+    if done.ignored:
+        console.warn(
+            f"{done.ignored} other .npy files in {folder} are none of the authors' arrays and were left out"
+        )
+    size = " x ".join(map(str, done.size))
+    console.say(
+        f"{cache}: {done.patches} patches of {size} voxels (z, y, x) in {done.patterns} patterns, "
+        f"{done.validation} of them for validation"
+    )
 
 
 @contextmanager
