@@ -22,6 +22,8 @@ from sg.errors import InputError, in_words
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sg.placing import Tally
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -247,6 +249,61 @@ def _interruptible(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         console.complain(f"{command}: interrupted; nothing was changed")
         raise typer.Exit(130) from None
+
+
+@app.command()
+def embed(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="SCAN", help="files and folders, as `sg scan` takes them")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="the table to write; standard output unless given"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the table that is there")] = False,
+) -> None:
+    """Place any readable CT in the space of the study's embedding, and write the vectors as a table.
+
+    Scans are read, vouched for and resampled as the pipeline does it, with
+    params.yaml here, and embedded by the auto-encoder under data/embed. A scan of
+    the cohort gets the vector that the pipeline gave it.
+
+    A row for each scan, by path: path, patient and series where the files tell
+    (else the patient is the file's name), scan (the first 12 digits of its
+    SHA-256), split (if the cohort has this scan), e0, e1, ...
+
+    Exit code: 0 if all scans are in the table, 1 if any is refused, 2 for a wrong call.
+    """
+    with _interruptible("embed"):
+        _begin("sg.cli", "sg.outside")
+        from sg.outputs import check_free, whole
+        from sg.stage import load, workers
+
+        if output is not None:
+            check_free(output, force)  # before all else, which takes a while
+        from sg.placing import place, read_embedder, table
+
+        embedder = read_embedder(load())
+        tally, placed = place(files, embedder, workers())
+        text = table(placed, embedder.model.channels)
+        if output is not None:
+            with whole(output, force) as aside:
+                aside.write_text(text, encoding="utf-8")
+        else:
+            _write(text)
+    _tell(tally)
+    print(f"{tally.placed} embedded, {len(tally.refused)} refused", file=sys.stderr)
+    raise typer.Exit(1 if tally.refused else 0)
+
+
+def _tell(tally: Tally) -> None:
+    """Say on standard error which scans were left out, and why."""
+    from sg.cohorts.walking import shown
+
+    for warning in tally.warnings:
+        console.warn(warning)
+    for path, refusal in sorted(tally.refused, key=lambda item: str(item[0])):
+        console.complain(f"{shown(path)}: {refusal.rule}: {shown(refusal.reason)}")
 
 
 def _begin(*modules: str) -> None:
