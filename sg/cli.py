@@ -296,6 +296,59 @@ def embed(
     raise typer.Exit(1 if tally.refused else 0)
 
 
+@app.command()
+def neighbors(
+    file: Annotated[
+        Path, typer.Argument(metavar="SCAN", help="one scan: a file, or a folder with one DICOM series")
+    ],
+    k: Annotated[int, typer.Option("--k", help="how many patients to list")] = 8,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="draw the scan beside these patients; no picture unless given"),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="search all embedded patients, those of validation and test too")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace the picture that is there")] = False,
+) -> None:
+    """List the patients of the cohort that are most like a scan, which need not be of the cohort.
+
+    The scan is embedded as `sg embed` does it. Searched are the patients that
+    data/cohort/roles.csv allows as neighbours, which are training patients of
+    pre-training; each counts by its nearest scan. If the scan is itself in the
+    cohort, that is said, and its patient is left out.
+
+    Exit code: 0 if the scan was placed, 1 if it is refused, 2 for a wrong call.
+    """
+    with _interruptible("neighbors"):
+        _begin("sg.cli", "sg.outside")
+        from sg.outputs import check_free, whole
+
+        if picture is not None:
+            check_free(picture, force)  # before all else, which takes a while
+        from sg import alike
+        from sg.cohorts.records import ScanRow, read_rows
+        from sg.neighbors import read_embeddings
+        from sg.placing import place_one, read_embedder
+        from sg.report.thumbnails import read_thumbnails
+        from sg.roles import read_roles
+        from sg.stage import load, workers
+
+        embedder = read_embedder(load())
+        embeddings = read_embeddings(paths.EMBEDDINGS, read_roles(paths.ROLES))
+        tally, query = place_one(file, embedder, workers())
+        _tell(tally)
+        if query is None:
+            raise typer.Exit(1)
+        own = alike.in_cohort(query.thumbnail.scan, read_rows(paths.SCANS, ScanRow))
+        found = alike.nearest(query, own, embeddings, k, every)
+        if picture is not None:
+            with whole(picture, force) as aside:
+                alike.picture(query, found, read_thumbnails(Path()), aside)
+    sys.stdout.reconfigure(errors="backslashreplace")
+    _write("".join(f"{line}\n" for line in alike.lines(query, own, found, embeddings, every)))
+
+
 def _tell(tally: Tally) -> None:
     """Say on standard error which scans were left out, and why."""
     from sg.cohorts.walking import shown
