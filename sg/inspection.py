@@ -125,11 +125,11 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """A scan to be read."""
 
-    path: Path
-    place: Place
+    path: Path  # as Inspected has it
+    place: Place  # below root
     root: Path
     patient: str
     series: str | None
@@ -153,15 +153,23 @@ def inspect(paths: Sequence[Path], limits: Limits, workers: int) -> Inspection:
 
     InputError for a path where there is nothing.
     """
-    for path in paths:
-        if not os.path.lexists(path):
-            raise InputError(f"{shown(path)}: there is no such file or folder; correct the path")
-    inspection = Inspection()
-    found = _find(list(dict.fromkeys(paths)), workers, inspection)
+    found, inspection = find(paths, workers)
     answers = console.track(_answers(found, limits, workers), "reading scans", len(found), "scans")
     inspection.scans += [_inspected(item, answer) for item, answer in answers]
     inspection.scans.sort(key=lambda scan: (str(scan.path), scan.series or ""))
     return inspection
+
+
+def find(paths: Sequence[Path], workers: int) -> tuple[list[Found], Inspection]:
+    """The scans in the files and folders given, each once and not read yet; and what is refused or ignored already.
+
+    InputError for a path where there is nothing.
+    """
+    for path in paths:
+        if not os.path.lexists(path):
+            raise InputError(f"{shown(path)}: there is no such file or folder; correct the path")
+    inspection = Inspection()
+    return _find(list(dict.fromkeys(paths)), workers, inspection), inspection
 
 
 def limits_of(file: Path | None) -> tuple[Limits, Path]:
@@ -199,7 +207,7 @@ def tilt_degrees(geometry: Geometry) -> float:
 # ------------------------------------------------------------------------------------------ finding
 
 
-def _find(paths: Sequence[Path], workers: int, inspection: Inspection) -> list[_Found]:
+def _find(paths: Sequence[Path], workers: int, inspection: Inspection) -> list[Found]:
     """The scans that the files are and the folders hold; what is none goes into the inspection."""
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -215,7 +223,7 @@ def _find(paths: Sequence[Path], workers: int, inspection: Inspection) -> list[_
     return found if len(paths) == 1 else _each_once(found)
 
 
-def _in_folder(folder: Path, workers: int, inspection: Inspection) -> list[_Found]:
+def _in_folder(folder: Path, workers: int, inspection: Inspection) -> list[Found]:
     listing = survey(folder, Path(), workers)
     for refused in listing.refused:
         _refuse(inspection, folder / refused.path, Refusal(refused.rule, refused.reason))
@@ -224,16 +232,16 @@ def _in_folder(folder: Path, workers: int, inspection: Inspection) -> list[_Foun
     found = []
     for entry in listing.entries:
         place = tuple(folder / file for file in entry.files) or folder / entry.path
-        found.append(_Found(folder / entry.path, place, folder, entry.patient, entry.series))
+        found.append(Found(folder / entry.path, place, folder, entry.patient, entry.series))
     return found
 
 
-def _in_files(paths: Sequence[Path], alone: bool, workers: int, inspection: Inspection) -> list[_Found]:
+def _in_files(paths: Sequence[Path], alone: bool, workers: int, inspection: Inspection) -> list[Found]:
     """The scans that single files are: DICOM files put together to series, data files to their headers.
 
     What is known to hold no scan is ignored among others, as in a folder; alone it is answered.
     """
-    found: list[_Found] = []
+    found: list[Found] = []
     data: set[Path] = set()
     others: list[Path] = []
     for path in paths:
@@ -245,7 +253,7 @@ def _in_files(paths: Sequence[Path], alone: bool, workers: int, inspection: Insp
         elif not suffix_of(path):
             others.append(path)
         else:
-            found.append(_Found(path, path, path.parent, stem_of(path), None))
+            found.append(Found(path, path, path.parent, stem_of(path), None))
             try:
                 data.update(map(_real, files_of(path, path.parent)[1:]))
             except Refusal:
@@ -277,7 +285,7 @@ def _check_dicom(path: Path) -> None:
         raise Refusal("format", f"{path.name} is of no format that is read: {READ}.")
 
 
-def _in_series(paths: Sequence[Path], alone: bool, workers: int, inspection: Inspection) -> list[_Found]:
+def _in_series(paths: Sequence[Path], alone: bool, workers: int, inspection: Inspection) -> list[Found]:
     """The series of DICOM files that were named one by one."""
     if not paths:
         return []
@@ -301,13 +309,13 @@ def _in_series(paths: Sequence[Path], alone: bool, workers: int, inspection: Ins
             path = given[files[0]]
         else:
             path = parents.pop() if len(parents) == 1 else root / entry.path
-        found.append(_Found(path, files, root / entry.path, entry.patient, entry.series))
+        found.append(Found(path, files, root / entry.path, entry.patient, entry.series))
     return found
 
 
-def _each_once(found: Sequence[_Found]) -> list[_Found]:
+def _each_once(found: Sequence[Found]) -> list[Found]:
     """Without those whose files are all among those of another."""
-    kept: list[_Found] = []
+    kept: list[Found] = []
     seen: set[Path] = set()
     for item in sorted(found, key=lambda item: -len(_files(item.place))):
         files = set(map(_real, _files(item.place)))
@@ -339,15 +347,15 @@ def _refuse(inspection: Inspection, path: Path, refusal: Refusal) -> None:
 
 
 def _answers(
-    found: Sequence[_Found], limits: Limits, workers: int
-) -> Iterator[tuple[_Found, _Looked | Refusal]]:
+    found: Sequence[Found], limits: Limits, workers: int
+) -> Iterator[tuple[Found, _Looked | Refusal]]:
     """Each scan with what reading it told, not in order."""
     batches = list(_batches(found, workers))
     # The large ones first: they would leave the others of the workers idle in the end
     yield from _alone([batch[0] for batch in batches if len(batch) == 1], limits, workers)
     batches = [batch for batch in batches if len(batch) > 1]
     jobs = [([(item.place, item.root) for item in batch], limits) for batch in batches]
-    again: list[_Found] = []
+    again: list[Found] = []
     for batch, answers in zip(batches, each(_look_at_all, jobs, workers, BATCH_SECONDS), strict=True):
         if isinstance(answers, Refusal):  # one of them is to blame
             again += batch
@@ -356,20 +364,18 @@ def _answers(
     yield from _alone(again, limits, workers)
 
 
-def _alone(
-    found: Sequence[_Found], limits: Limits, workers: int
-) -> Iterator[tuple[_Found, _Looked | Refusal]]:
+def _alone(found: Sequence[Found], limits: Limits, workers: int) -> Iterator[tuple[Found, _Looked | Refusal]]:
     jobs = [(item.place, item.root, limits) for item in found]
     yield from zip(found, each(_look, jobs, workers, SECONDS), strict=True)
 
 
-def _batches(found: Sequence[_Found], workers: int) -> Iterator[list[_Found]]:
+def _batches(found: Sequence[Found], workers: int) -> Iterator[list[Found]]:
     """Scans for one process each: small files several together, because to begin a process takes as long as to read one.
 
     Series of DICOM files stay alone, which native decoders may read.
     """
     size = min(BATCH, len(found) // (BATCHES_EACH * workers))
-    batch: list[_Found] = []
+    batch: list[Found] = []
     for item in found:
         if (
             isinstance(item.place, Path)
@@ -414,7 +420,7 @@ def _look(place: Place, root: Path, limits: Limits) -> _Looked:
     return _Looked(files, header.geometry, header.modality, header.bytes, refusal, low, high)
 
 
-def _inspected(item: _Found, answer: _Looked | Refusal) -> Inspected:
+def _inspected(item: Found, answer: _Looked | Refusal) -> Inspected:
     if isinstance(answer, Refusal):
         known = None if answer.rule == "format" else format_of(item.place)
         return Inspected(item.path, len(_files(item.place)), known, item.patient, item.series, answer)

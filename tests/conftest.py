@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
 
 from tests.closure import ROOT
+from tests.dicom_files import write_series
+from tests.scan_files import ct, write_nifti
 
 # How long an example takes says more about the machine's other work than about ours.
 settings.register_profile("unhurried", deadline=None)
@@ -62,10 +65,8 @@ def bring_compiled(source: Path, target: Path) -> None:
             shutil.copy2(index, place)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A copy of this project without data, with the tiny study in place."""
-    root = tmp_path / "project"
+def new_project(root: Path) -> Project:
+    """A copy of this project without data in a new folder, with the tiny study in place."""
     root.mkdir()
     for name in ("sg", "stages"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,3 +74,38 @@ def project(tmp_path: Path) -> Project:
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / "configs" / "tiny.yaml", root / "params.yaml")
     return Project(root)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A copy of this project without data, with the tiny study in place."""
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose embedding was trained on seven small scans in scans/, a DICOM series among them. Not to be changed.
+
+    dvc.lock is not there, because DVC was not asked.
+    """
+    made = new_project(tmp_path_factory.mktemp("placed") / "project")
+    study = yaml.safe_load((ROOT / "configs" / "folder.yaml").read_text())
+    study["resample"] |= {
+        "spacing_mm": [5.0, 5.0, 5.0],
+        "shape_min": [16, 16, 16],
+        "thumbnail_shape": [16, 16, 16],
+    }
+    study["coordinates"]["patch_size"] = [8, 16, 16]
+    study["embed"] |= {"width": 4, "depth": 3}
+    study["embed"]["training"] |= {"epochs": 2, "threads": 1}
+    study["cohort"]["splits"] = {"train": 0.5, "validation": 0.3, "test": 0.2}
+    made.write("params.yaml", yaml.safe_dump(study, sort_keys=False))
+    for number in range(6):
+        voxels = ct(number, (24, 32, 32))
+        voxels[:, number : number + 8] = 900  # else they are as like as noise
+        write_nifti(made.root / "scans" / f"{number}.nii.gz", voxels)
+    write_series(made.root / "scans" / "series", ct(6, (24, 32, 32)), patient="P6", shuffle=True)
+    for stage in ("cohort", "resample", "embed", "neighbors"):
+        ended = made.run(stage)
+        assert ended.returncode == 0, ended.stderr
+    return made

@@ -24,7 +24,7 @@ class Thumbnails:
 
     def pictures(self, scan: str) -> tuple[Picture, Picture]:
         """The middle coronal and the middle axial slice of a scan, in the proportions of the body."""
-        volume, (z_mm, y_mm, x_mm) = self._volume(scan)
+        volume, (z_mm, y_mm, x_mm) = self.volume(scan)
         who = f"patient {self.patients[scan]}"
         return (
             picture(coronal(volume), (z_mm, x_mm), f"middle coronal slice of {who}"),
@@ -33,12 +33,12 @@ class Thumbnails:
 
     def coronal_picture(self, scan: str) -> Picture:
         """The first of the two alone."""
-        volume, (z_mm, _, x_mm) = self._volume(scan)
+        volume, (z_mm, _, x_mm) = self.volume(scan)
         return picture(
             coronal(volume), (z_mm, x_mm), f"middle coronal slice of patient {self.patients[scan]}"
         )
 
-    def _volume(self, scan: str) -> tuple[np.ndarray, tuple[float, float, float]]:
+    def volume(self, scan: str) -> tuple[np.ndarray, tuple[float, float, float]]:
         """A thumbnail (z, y, x) and the size of its voxels (z, y, x), mm."""
         if scan not in self.rows:
             raise InputError(
