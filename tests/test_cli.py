@@ -103,6 +103,8 @@ def test_an_interruption_is_a_sentence_and_leaves_no_process(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where these tests run in the background of a shell, interruptions are ignored, and that would be inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         # itself, the fork server and multiprocessing's own helper, and a reader
