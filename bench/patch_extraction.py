@@ -74,13 +74,10 @@ def furthest(
 ) -> tuple[float, float]:
     """Largest difference of both sides' patches in HU: of fixed crops, and of resized ones (0 without any)."""
     cache = PatchCache(folder / "patterns.h5")
-    rows = {tuple(row[name].item() for name in ("pattern", "rank", "resolution", "split")): number
-            for number, row in enumerate(cache.rows)}  # fmt: skip
     crops = np.concatenate(neighbours)
-    numbers = [
-        rows[tuple(crop[name].item() for name in ("pattern", "rank", "resolution", "split"))]
-        for crop in crops
-    ]
+    names = ["pattern", "rank", "resolution", "split"]
+    row_of = {row: number for number, row in enumerate(cache.rows[names].tolist())}
+    numbers = [row_of[crop] for crop in crops[names].tolist()]
     made = cache.read(numbers)
     cache.close()
     apart = np.array(
@@ -117,10 +114,12 @@ def main() -> None:
         of_one = theirs.nbytes / len(theirs)
         assert fixed < 1e-6
         assert resized < 0.51  # half a HU of rounding, and of single precision
-        taken = in_turn(
-            {"published": lambda: published(folder, neighbours, SIZE), "sg": lambda: ours(laid, written)},
-            ROUNDS,
-        )
+        sides = {
+            "published": lambda: published(folder, neighbours, SIZE),
+            "sg": lambda: ours(laid, written, 1),
+            f"sg, {WORKERS} workers": lambda: ours(laid, written, WORKERS),
+        }
+        taken = in_turn(sides, ROUNDS)
 
     crops = np.count_nonzero(laid.crops["split"] == b"train")
     scale = crops / len(theirs)
