@@ -1,0 +1,95 @@
+"""Reading shuffled batches of 64 patches: the cache, which tests checksums, against a NumPy memory map, which cannot.
+
+    python -m bench.cache_read [--depths 16 32] [--patches 2048]
+
+Patches are int16, 64 x 64 in plane and 16 or 32 slices deep. Both sides read the same rows; both files are in the page
+cache, and have been read once when the clock starts. An epoch reads every patch once. It is timed as pre-training reads,
+each batch a new array (`cache.read(rows)` against `array[rows]`), and into one array that is reused, where the memory map
+is read in NumPy's fastest way (`take` without a test of the bounds). What is read must be equal. The last line is ours
+over theirs, in patches a second, each batch a new array, at the largest depth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from bench.timing import in_turn
+from sg.patches import ROW, PatchCache, write_cache
+
+PLANE = (64, 64)
+BATCH = 64
+ROUNDS = 5
+
+
+def write(folder: Path, count: int, depth: int) -> tuple[Path, Path]:
+    """The same patches of noise as a cache and as plain rows."""
+    rng = np.random.default_rng(0)
+    size = (depth, *PLANE)
+    patches = rng.integers(-1000, 1001, (count, *size), np.int16)
+    cache, rows = folder / f"{depth}.h5", folder / f"{depth}.npy"
+    np.save(rows, patches)
+    facts = np.zeros(count, ROW)
+    write_cache(
+        cache, facts, enumerate(patches), hu_min=-1000, hu_max=1000, patterns=1, patch_size=size, compression="none"
+    )  # fmt: skip
+    return cache, rows
+
+
+def epoch(read: Callable[[np.ndarray], np.ndarray], count: int) -> None:
+    """Read every patch once, in shuffled batches."""
+    order = np.random.default_rng(0).permutation(count)
+    for start in range(0, count, BATCH):
+        read(order[start : start + BATCH])
+
+
+def compare(folder: Path, count: int, depth: int) -> float:
+    """Time both sides at one depth; ours over theirs, in patches a second, each batch a new array."""
+    cache_path, rows_path = write(folder, count, depth)
+    rows, cache = np.load(rows_path, mmap_mode="r"), PatchCache(cache_path)
+    batch = np.empty((BATCH, depth, *PLANE), np.int16)
+    uses: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
+        "new arrays": {"memory map": lambda these: rows[these], "cache": cache.read},
+        "a reused array": {
+            "memory map": lambda these: np.take(rows, these, axis=0, out=batch[: len(these)], mode="clip"),
+            "cache": lambda these: cache.read(these, batch[: len(these)]),
+        },
+    }
+    megabytes = rows.nbytes / 1e6
+    print(
+        f"{count} patches of {depth} x 64 x 64, {megabytes:.0f} MB, in batches of {BATCH}; both sides read the same"
+    )
+    some = np.random.default_rng(1).permutation(count)[:BATCH]
+    ratios = []
+    for use, readers in uses.items():
+        theirs = readers["memory map"](some).copy()
+        np.testing.assert_array_equal(readers["cache"](some), theirs)
+        sides = {name: lambda read=read: epoch(read, count) for name, read in readers.items()}
+        in_turn(sides, 1)
+        taken = in_turn(sides, ROUNDS)
+        speeds = {name: count / median(seconds) for name, seconds in taken.items()}
+        ratios.append(speeds["cache"] / speeds["memory map"])
+        each = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+        print(f"{use}, patches a second: {each}; {ratios[-1]:.2f} times")
+    cache.close()
+    return ratios[0]
+
+
+def main() -> None:
+    """Compare at each depth, and print the ratio at the last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--depths", type=int, nargs="+", default=[16, 32], help="slices of a patch")
+    parser.add_argument("--patches", type=int, default=2048, help="patches in a file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sg-bench-") as name:
+        ratios = [compare(Path(name), options.patches, depth) for depth in sorted(options.depths)]
+    print(f"ratio {ratios[-1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
