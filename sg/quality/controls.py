@@ -103,15 +103,20 @@ def read_thumbnails(path: Path, scans: np.ndarray) -> tuple[np.ndarray, tuple[fl
 def embedded(model: AutoEncoder, images: np.ndarray, hu_min: float, hu_max: float) -> np.ndarray:
     """Vectors (n, channels), float32, of images int16 (n, z, y, x) in HU: the bottleneck averaged over space.
 
-    Sides are extended, by their last voxels, to the next one that halves evenly at every level. One image at a time, so
-    that its vector does not depend on the others.
+    Sides are extended, by their last voxels, to the next one that halves evenly at every level. One image at a time and
+    on one thread, so that a vector depends neither on the others nor on the machine's number of cores.
     """
     step = 2 ** (len(model.encoder.levels) - 1)
     sides = [(0, -side % step) for side in images.shape[1:]]
     model.eval()
     vectors = np.empty((len(images), model.channels), np.float32)
-    with torch.inference_mode():
-        for i, image in enumerate(images):
-            unit = np.pad(to_unit(image, hu_min, hu_max), sides, mode="edge")
-            vectors[i] = model.embed(torch.from_numpy(unit[None, None]))[0].numpy()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for i, image in enumerate(images):
+                unit = np.pad(to_unit(image, hu_min, hu_max), sides, mode="edge")
+                vectors[i] = model.embed(torch.from_numpy(unit[None, None]))[0].numpy()
+    finally:
+        torch.set_num_threads(threads)
     return vectors
