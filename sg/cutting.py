@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, zip_longest
@@ -27,8 +25,10 @@ from sg.patches import ROW, CacheWriter
 from sg.randomness import generator
 from sg.resampled import read_resampled
 from sg.roles import PRETRAIN, Role
+from sg.threads import ahead
 
-Result = TypeVar("Result")
+Made = TypeVar("Made")
+Box = tuple[Sequence[int], Sequence[int]]  # corner and extent (z, y, x)
 
 
 # Patches that are cut together, and then written: few enough to stay in the cache.
@@ -116,15 +116,13 @@ class Caches:
 class _Opened:
     image: np.ndarray
     clip: tuple[float, float]
-    boxes: list[
-        tuple[Sequence[int], Sequence[int]]
-    ]  # corner and extent of the crops, then of random sub-volumes
+    boxes: list[Box]  # of the crops, then of random sub-volumes
 
 
 @dataclass(frozen=True)
 class _Batch:
     clip: tuple[float, float]  # of the scan
-    boxes: list[tuple[Sequence[int], Sequence[int]]]
+    boxes: list[Box]
     patches: np.ndarray  # int16 (n, z, y, x), one a box
 
 
@@ -202,7 +200,9 @@ def write_caches(
             settings.compression,
         ) as of_random,
     ):
-        made = (result for result in _in_order(jobs(), workers) if isinstance(result, _Batch))
+        # Threads, because volumes need not be sent to them, and reading and compiled loops let go of the lock.
+        work = ahead(lambda job: job(), jobs(), workers if workers > 1 else 0, 2 * workers)
+        made = (result for result in work if isinstance(result, _Batch))
         for scan in console.track(scans, "cutting patches", len(scans), "scans"):
             indices, drawn = iter(by_scan[scan]), 0
             for found in islice(made, len(starts[scan])):
@@ -285,37 +285,14 @@ def _patches_together(size: Zyx) -> int:
     return max(1, BATCH_BYTES // (2 * math.prod(size)))
 
 
-class _Once(Generic[Result]):
+class _Once(Generic[Made]):
     """The result of a function, made by the first who asks, while others wait."""
 
-    def __init__(self, make: Callable[[], Result]) -> None:
+    def __init__(self, make: Callable[[], Made]) -> None:
         self._make, self._lock, self._made = make, Lock(), None
 
-    def __call__(self) -> Result:
+    def __call__(self) -> Made:
         with self._lock:
             if self._made is None:
                 self._made = self._make()
             return self._made
-
-
-def _in_order(jobs: Iterable[Callable[[], Result]], workers: int) -> Iterator[Result]:
-    """The jobs' results in their order, made ahead by threads: at most two a worker are begun and not yet taken.
-
-    Threads, because volumes need not be sent to them, and reading and compiled loops let go of the interpreter's
-    lock. With one worker everything happens in the caller, one by one.
-    """
-    if workers <= 1:
-        for job in jobs:
-            yield job()
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[Future[Result]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
