@@ -2,55 +2,101 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from sg import console, logs
-from sg.admissible import Zyx, admissible, draw
+from sg.admissible import Zyx, admissible_in, draw
 from sg.cohorts.records import ScanRow
+from sg.compiled import compiled
 from sg.errors import InputError
 from sg.params import Patches
 from sg.patches import ROW, CacheWriter
 from sg.randomness import generator
-from sg.resampled import Resampled, read_resampled
+from sg.resampled import read_resampled
 from sg.roles import PRETRAIN, Role
+from sg.threads import ahead
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Made = TypeVar("Made")
+Box = tuple[Sequence[int], Sequence[int]]  # corner and extent (z, y, x)
 
 
-def cut(image: np.ndarray, corner: Sequence[int], extent: Sequence[int], size: Zyx) -> np.ndarray:
+# Patches that are cut together, and then written: few enough to stay in the cache.
+BATCH_BYTES = 4 * 2**20
+# Added to a float32 below 2^22 and taken away again, it leaves a whole number, halves to even. np.rint is a call.
+EVEN = np.float32(1.5 * 2**23)
+
+
+def cut(
+    image: np.ndarray, corner: Sequence[int], extent: Sequence[int], size: Zyx, out: np.ndarray | None = None
+) -> np.ndarray:
     """The box of an int16 image (z, y, x), resized to `size` where its extent differs; int16, rounded, ties to even.
 
     Linear along each axis, voxel centres aligned, only from voxels of the box (its outermost ones reach over the
-    edge), no smoothing before a reduction. ValueError if the box leaves the image.
+    edge), no smoothing before a reduction. Into `out`, int16 of that size, if it is given. ValueError if the box leaves
+    the image.
     """
     stops = [c + e for c, e in zip(corner, extent, strict=True)]
     if any(c < 0 or stop > side for c, stop, side in zip(corner, stops, image.shape, strict=True)):
         raise ValueError(f"the box from {list(corner)} to {stops} leaves the image {image.shape}")
     box = image[tuple(slice(c, stop) for c, stop in zip(corner, stops, strict=True))]
+    if out is None:
+        out = np.empty(size, np.int16)
     if box.shape == tuple(size):
-        return np.ascontiguousarray(box)
-    values = box.astype(np.float32)
-    for axis, (old, new) in enumerate(zip(box.shape, size, strict=True)):
-        if old != new:
-            values = _resized(values, axis, old, new)
-    return np.rint(values).astype(np.int16)
+        out[...] = box
+    else:
+        low, high, weight = zip(*map(_neighbours, box.shape, size), strict=True)
+        _resize(box, *low, *high, *weight, out)
+    return out
 
 
-def _resized(values: np.ndarray, axis: int, old: int, new: int) -> np.ndarray:
-    at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    low = np.minimum(at.astype(np.intp), max(0, old - 2))
-    weight = (at - low).astype(np.float32).reshape([new if i == axis else 1 for i in range(3)])
-    below = np.take(values, low, axis)
-    return below + (np.take(values, np.minimum(low + 1, old - 1), axis) - below) * weight
+@functools.cache
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of `new` voxels along an axis of `old`: the one below, the one above, and the weight of the latter."""
+    if old == new:
+        low, high, weight = range(new), range(new), np.zeros(new)
+    else:
+        at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+        low = np.minimum(at.astype(np.intp), max(0, old - 2))
+        high, weight = np.minimum(low + 1, old - 1), at - low
+    # Unsigned, for numba lets signed ones count from the end.
+    return np.array(low, np.uint32), np.array(high, np.uint32), weight.astype(np.float32)
+
+
+@compiled
+def _resize(box, low_z, low_y, low_x, high_z, high_y, high_x, weight_z, weight_y, weight_x, out):
+    """Linear resizing in float32, along z, then y, then x: a plane, a line and a voxel at a time."""
+    rows, width = box.shape[1:]
+    plane = np.empty((rows, width), np.float32)
+    line = np.empty(width, np.float32)
+    for z in range(out.shape[0]):
+        weight = weight_z[z]
+        for y in range(rows):
+            below, above, made = box[low_z[z], y], box[high_z[z], y], plane[y]
+            if weight == 0:
+                for x in range(width):
+                    made[x] = below[x]
+            else:
+                for x in range(width):
+                    first = np.float32(below[x])
+                    made[x] = first + (np.float32(above[x]) - first) * weight
+        for y in range(out.shape[1]):
+            before, behind, weight, made = plane[low_y[y]], plane[high_y[y]], weight_y[y], out[z, y]
+            for x in range(width):
+                line[x] = before[x] + (behind[x] - before[x]) * weight
+            for x in range(out.shape[2]):
+                left, right = line[low_x[x]], line[high_x[x]]
+                made[x] = np.int16(((left + (right - left) * weight_x[x]) + EVEN) - EVEN)
 
 
 # ------------------------------------------------------------------------------------------ both caches
@@ -68,9 +114,16 @@ class Caches:
 
 @dataclass(frozen=True)
 class _Opened:
-    scan: str
-    volume: Resampled
-    corners: list[Zyx]  # of random sub-volumes
+    image: np.ndarray
+    clip: tuple[float, float]
+    boxes: list[Box]  # of the crops, then of random sub-volumes
+
+
+@dataclass(frozen=True)
+class _Batch:
+    clip: tuple[float, float]  # of the scan
+    boxes: list[Box]
+    patches: np.ndarray  # int16 (n, z, y, x), one a box
 
 
 def write_caches(
@@ -91,7 +144,8 @@ def write_caches(
     `learned` and `stopping` (those that may be learned from and stopped by in pre-training), `sub_volumes` corners
     (of the latter `sub_volumes_validation`) drawn uniformly among the admissible ones, none twice, sorted by scan; it
     depends on `patch_size` but on no coordinate. A scan with fewer admissible corners gives those it has, and is
-    counted. At most `workers` + 1 scans are in memory. InputError if a split has no admissible corner at all, scans
+    counted. Workers read and cut, the caller writes: at most `workers` + 1 scans are in memory and twice as many batches
+    of patches as workers, however many patches there are. InputError if a split has no admissible corner at all, scans
     were clipped differently, or a crop is of any other scan.
     """
     facts = {row.scan: row for row in (*learned, *stopping)}
@@ -100,12 +154,41 @@ def write_caches(
     wanted = {"pretrain": settings.sub_volumes, "early_stopping": settings.sub_volumes_validation}
     by_scan = _crops_by_scan(crops, facts)
 
+    scans = sorted(by_scan)
+    starts = {
+        scan: range(0, len(by_scan[scan]) + wanted[role_of[scan]], _patches_together(patch_size))
+        for scan in scans
+    }
+
     def opened(scan: str) -> _Opened:
         logs.opened(scan, role_of[scan], PRETRAIN)
         volume = read_resampled(resampled / f"{scan}.h5")
-        allowed = admissible(volume.image >= settings.rule.tissue_hu, patch_size, settings.rule)
-        corners = draw(allowed, wanted[role_of[scan]], generator(seed, "patches", scan, "sub-volumes"))
-        return _Opened(scan, volume, corners)
+        allowed = admissible_in(volume.image, patch_size, settings.rule)
+        drawn = draw(allowed, wanted[role_of[scan]], generator(seed, "patches", scan, "sub-volumes"))
+        laid = crops[by_scan[scan]]
+        boxes = [*zip(laid["corner"].tolist(), laid["extent"].tolist(), strict=True)]
+        boxes += [(corner, patch_size) for corner in drawn]
+        return _Opened(volume.image, (volume.hu_min, volume.hu_max), boxes)
+
+    def batch(source: _Once[_Opened], start: int, stop: int) -> _Batch:
+        found = source()
+        boxes = found.boxes[start:stop]
+        patches = np.empty((len(boxes), *patch_size), np.int16)
+        for (corner, extent), patch in zip(boxes, patches, strict=True):
+            cut(found.image, corner, extent, patch_size, patch)
+        return _Batch(found.clip, boxes, patches)
+
+    def jobs() -> Iterator[Callable[[], _Batch | _Opened]]:
+        """Each scan is opened before the patches of the one before are cut, so that nobody waits for it."""
+        coming = [_Once(partial(opened, scan)) for scan in scans[:1]]
+        yield from coming
+        for here, following in zip_longest(scans, scans[1:]):
+            source = coming.pop()
+            if following:
+                coming.append(_Once(partial(opened, following)))
+                yield coming[0]
+            for start in starts[here]:
+                yield partial(batch, source, start, start + starts[here].step)
 
     short, random_rows, clip = [], [], None
     with (
@@ -117,23 +200,26 @@ def write_caches(
             settings.compression,
         ) as of_random,
     ):
-        work = _ahead(opened, sorted(by_scan), workers)
-        for found in console.track(work, "cutting patches", len(by_scan), "scans"):
-            image, limits = found.volume.image, (found.volume.hu_min, found.volume.hu_max)
-            if (clip := clip or limits) != limits:
-                raise InputError(
-                    f"{resampled / found.scan}.h5: all scans must be clipped alike, at {list(clip)} HU, got "
-                    f"{list(limits)}; run `dvc repro resample`"
-                )
-            for index in by_scan[found.scan]:
-                of_patterns.write(
-                    index, cut(image, crops[index]["corner"], crops[index]["extent"], patch_size)
-                )
-            for corner in found.corners:
-                of_random.write(len(random_rows), cut(image, corner, patch_size, patch_size))
-                random_rows.append(_random_row(facts[found.scan], corner, patch_size))
-            if len(found.corners) < wanted[role_of[found.scan]]:
-                short.append((found.scan, len(found.corners)))
+        # Threads, because volumes need not be sent to them, and reading and compiled loops let go of the lock.
+        work = ahead(lambda job: job(), jobs(), workers if workers > 1 else 0, 2 * workers)
+        made = (result for result in work if isinstance(result, _Batch))
+        for scan in console.track(scans, "cutting patches", len(scans), "scans"):
+            indices, drawn = iter(by_scan[scan]), 0
+            for found in islice(made, len(starts[scan])):
+                if (clip := clip or found.clip) != found.clip:
+                    raise InputError(
+                        f"{resampled / scan}.h5: all scans must be clipped alike, at {list(clip)} HU, got "
+                        f"{list(found.clip)}; run `dvc repro resample`"
+                    )
+                for (corner, _), patch in zip(found.boxes, found.patches, strict=True):
+                    if (index := next(indices, None)) is not None:
+                        of_patterns.write(index, patch)
+                    else:
+                        of_random.write(len(random_rows), patch)
+                        random_rows.append(_random_row(facts[scan], corner, patch_size))
+                        drawn += 1
+            if drawn < wanted[role_of[scan]]:
+                short.append((scan, drawn))
         rows = np.array(random_rows, ROW)
         _some_in_each(rows, {"train": learned, "validation": stopping}, settings)
         of_patterns.finish(_pattern_rows(crops), *clip, patterns)
@@ -195,23 +281,18 @@ def _shortage(short: list[tuple[str, int]], facts: dict[str, ScanRow]) -> list[s
     ]
 
 
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`function` of every item, in the items' order, made ahead by threads, at most `workers` results at a time.
+def _patches_together(size: Zyx) -> int:
+    return max(1, BATCH_BYTES // (2 * math.prod(size)))
 
-    Threads, because volumes need not be sent to them, and reading and NumPy's arithmetic let go of the interpreter's
-    lock. With one worker everything happens in the caller, one by one.
-    """
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+class _Once(Generic[Made]):
+    """The result of a function, made by the first who asks, while others wait."""
+
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self._make, self._lock, self._made = make, Lock(), None
+
+    def __call__(self) -> Made:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made

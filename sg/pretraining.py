@@ -7,14 +7,10 @@ number of workers; validation patches are perturbed alike in every epoch.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,6 +25,7 @@ from sg.patches import PatchCache
 from sg.pretext import classification, restoration
 from sg.randomness import generator, torch_generator
 from sg.storage import create_h5, write_array
+from sg.threads import ahead
 from sg.training import Fitted, fit, index_batches
 
 EXAMPLES = 4
@@ -97,11 +94,10 @@ class Feed:
     steps: Sequence[params.Step]
     batch: int
     workers: int
-    _reading: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def rows_of(self, split: str) -> np.ndarray:
         """The cache's row numbers of one split."""
-        return np.flatnonzero(self.cache.rows["split"] == split.encode())
+        return self.cache.select(splits=[split])
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch (from 0), shuffled; the same whenever they are asked for."""
@@ -121,8 +117,7 @@ class Feed:
 
     def make(self, rows: np.ndarray, occasion: str) -> Batch:
         """Those rows, perturbed as on that occasion: `perturbed` and `target` float32 (n, 1, z, y, x), `pattern`."""
-        with self._reading:
-            hu = self.cache.read(rows)
+        hu = self.cache.read(rows)
         patches = intensity.to_unit(hu, self.cache.hu_min, self.cache.hu_max)
         perturbed, target = np.empty_like(patches), np.empty_like(patches)
         for index, row in enumerate(rows):
@@ -134,13 +129,8 @@ class Feed:
 
     def _made(self, rows: np.ndarray, occasion: str) -> Iterator[Batch]:
         """The batches in order, made by threads a few ahead of the one that is asked for."""
-        groups = iter(index_batches(rows, self.batch))
-        with ThreadPoolExecutor(self.workers) as pool:
-            made = deque(pool.submit(self.make, group, occasion) for group in islice(groups, AHEAD))
-            while made:
-                batch = made.popleft().result()
-                made.extend(pool.submit(self.make, group, occasion) for group in islice(groups, 1))
-                yield batch
+        groups = index_batches(rows, self.batch)
+        return ahead(lambda group: self.make(group, occasion), groups, self.workers, AHEAD)
 
 
 def pretrain(

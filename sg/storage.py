@@ -147,6 +147,57 @@ def open_checked(path: Path) -> h5py.File:
     return file
 
 
+def filters(stored: h5py.Dataset) -> list[int]:
+    """HDF5's numbers of the filters that a data set's blocks go through when they are written, in order."""
+    properties = stored.id.get_create_plist()
+    return [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
+
+
+def stored_blocks(path: Path, stored: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Where each block of a data set lies in its file, and how many bytes it takes there: int64 (n,) each.
+
+    For blocks along the first axis only, in its order, one row each. InputError if one is missing, lies beyond
+    the end of the file or over another, or was stored without the checksum that the data set declares.
+    """
+    declared = filters(stored)
+    spared = 0
+    if h5py.h5z.FILTER_FLETCHER32 in declared:
+        spared = 1 << declared.index(h5py.h5z.FILTER_FLETCHER32)
+    count = len(stored)
+    # Whatever a file says fits into uint64; a block that is not there stays beyond the end.
+    at = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    taken, masks = np.zeros(count, np.uint64), np.zeros(count, np.uint32)
+
+    def note(block: h5py.h5d.StoreInfo) -> None:
+        row = block.chunk_offset[0]
+        if row < count:
+            at[row], taken[row], masks[row] = block.byte_offset, block.size, block.filter_mask
+
+    with reading(path):
+        stored.id.chunk_iter(note)
+    size = np.uint64(Path(path).stat().st_size)
+    name = stored.name.strip("/")
+    if (masks & spared).any():
+        row = int(np.argmax(masks & spared != 0))
+        raise InputError(f"{path}: {name}: the block of row {row} was stored without a checksum; {_REMEDY}")
+    beyond = (at >= size) | (taken > size - np.minimum(at, size))
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise InputError(
+            f"{path}: {name}: every block must lie in the file's {size} bytes, got that of row {row} at {at[row]} with "
+            f"{taken[row]} bytes; {_REMEDY}"
+        )
+    order = np.argsort(at, kind="stable")
+    over = at[order][1:] < (at + taken)[order][:-1]
+    if over.any():
+        first = int(np.argmax(over))
+        raise InputError(
+            f"{path}: {name}: every block must have a place of its own, got those of rows {order[first]} and "
+            f"{order[first + 1]} one over the other; {_REMEDY}"
+        )
+    return at.astype(np.int64), taken.astype(np.int64)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what HDF5 complains about in the body (a checksum, a missing data set) into an InputError."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import chisquare
 
-from sg.admissible import admissible, draw, exclude_near, tissue_sums
+from sg.admissible import admissible, admissible_in, draw, exclude_near, tissue_sums
+from sg.errors import InputError
 from sg.params import TissueRule
 from tests.hand_made import noise
 
@@ -56,22 +57,58 @@ def test_a_patch_larger_than_the_scan_has_no_position():
     assert (len(places), places.counts["positions"]) == (0, 0)
 
 
-def test_sums_are_right_where_the_table_overflows_32_bits(monkeypatch):
-    # The table as it would be far inside a scan of billions of voxels: every prefix sum shifted around 2^31.
-    tissue = np.random.default_rng(0).random((5, 6, 7)) < 0.5
-    expected = tissue_sums(tissue, (2, 3, 4))
-    cumsum = np.cumsum
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.floats(0, 1),
+    st.integers(0, 2**32),
+    st.permutations(range(3)),
+)
+def test_sums_of_any_shape_size_and_share_of_tissue_are_those_of_the_published_loop(
+    shape, size, share, seed, axes
+):
+    tissue = np.random.default_rng(seed).random(shape) < share
+    turned = tissue.transpose(axes)  # the loops take any strides
+    sums = tissue_sums(turned, size)
+    assert sums.shape == tuple(max(0, s - p + 1) for s, p in zip(turned.shape, size, strict=True))
+    image = np.where(turned, 0, -1000)
+    for corner in corners(turned.shape, size):
+        assert sums[corner] / 2 == published_score(image, corner, size)
 
-    def shifted(array, axis, out):
-        cumsum(array, axis=axis, out=out)
-        if axis == 2:
-            with np.errstate(over="ignore"):
-                out += np.int32(2**31 - 40)
-        return out
 
-    monkeypatch.setattr(np, "cumsum", shifted)
-    inner = tissue_sums(tissue, (2, 3, 4))[1:, 1:, 1:]
-    np.testing.assert_array_equal(inner, expected[1:, 1:, 1:])
+def test_a_patch_whose_sums_might_leave_32_bits_is_refused_before_any_memory_is_taken():
+    tissue = np.broadcast_to(np.True_, (2**11, 2**10, 2**10))  # one voxel in memory
+    with pytest.raises(InputError, match=r"fewer than 2\^30 voxels, got \[1024, 1024, 1024\]"):
+        tissue_sums(tissue, (2**10, 2**10, 2**10))
+
+
+@pytest.mark.parametrize("hu", [-150.0, -150.5, -149.5, -1e6, 1e6, 32767.0, 32767.5, -32768.0])
+def test_an_image_is_judged_as_what_is_tissue_in_it(hu):
+    image = noise(3, (6, 7, 8))
+    image[0, 0, :4] = -151, -150, 32767, -32768
+    whole = TissueRule(border=(1, 0, 2), tissue_hu=hu, tissue_min=0.3, tissue_max=0.7)
+    for turned in (image, image[:, ::-1], image.T):
+        of_image = admissible_in(turned, (2, 3, 2), whole)
+        of_tissue = admissible(turned >= hu, (2, 3, 2), whole)
+        np.testing.assert_array_equal(of_image.mask, of_tissue.mask)
+        np.testing.assert_array_equal(of_image.sums, of_tissue.sums)
+        assert (of_image.first, of_image.counts) == (of_tissue.first, of_tissue.counts)
+
+
+@given(st.integers(0, 36), st.integers(0, 36), st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 0, 1]))
+def test_limits_at_and_beside_a_possible_share_decide_as_the_quotients_do(low, high, below, above):
+    size = (2, 3, 3)
+    low, high = sorted((low, high))
+
+    def beside(number, way):
+        return min(max(np.nextafter(number / 36, number / 36 + way), 0.0), 1.0)
+
+    low, high = sorted((beside(low, below), beside(high, above)))
+    tissue = noise(4, (7, 7, 7)) >= -150
+    tissue[:3], tissue[5:] = False, True
+    places = admissible(tissue, size, rule(low=low, high=high))
+    shares = tissue_sums(tissue, size) / np.float64(36)
+    np.testing.assert_array_equal(places.mask, (shares >= low) & (shares <= high))
 
 
 @given(
@@ -98,6 +135,8 @@ def test_the_admissible_corners_are_those_of_brute_force(tissue, size, border, l
     assert [places.share_at(corner) for corner, _ in expected] == pytest.approx(
         [share for _, share in expected]
     )
+    backwards = range(len(places) - 1, -1, -1)
+    assert places.corners(backwards) == [corner for corner, _ in reversed(expected)]
     total = len(list(corners(tissue.shape, size)))
     assert places.counts == {
         "positions": total,

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from sg import cutting
 from sg.admissible import admissible
 from sg.coordinates import discover
+from sg.crops import CROP
 from sg.cutting import cut, write_caches
 from sg.errors import InputError
 from sg.params import Patches
@@ -96,6 +100,49 @@ def test_a_resized_patch_is_that_of_plain_trilinear_interpolation(extent, size, 
     assert np.abs(patch - expected).max() <= 0.5 + 1e-3
 
 
+def in_single_precision(box: np.ndarray, size) -> np.ndarray:
+    """The same, one axis after the other for the whole box, rounded to single precision after every operation."""
+    values = box.astype(np.float32)
+    for axis, (old, new) in enumerate(zip(box.shape, size, strict=True)):
+        if old == new:
+            continue
+        lines = np.moveaxis(values, axis, 0)
+        made = []
+        for i in range(new):
+            at = min(max((i + 0.5) * (old / new) - 0.5, 0), old - 1)
+            low = min(int(at), max(0, old - 2))
+            below, above = lines[low], lines[min(low + 1, old - 1)]
+            made.append(below + (above - below) * np.float32(at - low))
+        values = np.moveaxis(np.array(made), 0, axis)
+    return np.rint(values).astype(np.int16)
+
+
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.sets(st.sampled_from(range(3))),
+    st.integers(0, 2**32),
+)
+def test_a_resized_patch_has_the_bits_of_single_precision_axis_by_axis(extent, size, kept, seed):
+    # Caches of earlier versions, which worked so, can be cut again.
+    size = tuple(extent[axis] if axis in kept else size[axis] for axis in range(3))
+    image = np.random.default_rng(seed).integers(-(2**15), 2**15, (9, 10, 11)).astype(np.int16)
+    box = image[: extent[0], 1 : 1 + extent[1], 2 : 2 + extent[2]]
+    np.testing.assert_array_equal(cut(image, (0, 1, 2), extent, size), in_single_precision(box, size))
+
+
+def test_a_patch_is_cut_into_the_place_it_is_given_and_any_image_is_left_as_it_is():
+    image = noise(0, (6, 8, 8))
+    before = image.copy()
+    for extent in ((2, 4, 4), (3, 5, 2)):
+        room = np.zeros((3, *SIZE), np.int16)
+        made = cut(image.T.T[:, ::-1], (1, 1, 0), extent, SIZE, room[1])
+        assert made.base is room
+        np.testing.assert_array_equal(room[1], cut(image[:, ::-1].copy(), (1, 1, 0), extent, SIZE))
+        assert not room[[0, 2]].any()
+        np.testing.assert_array_equal(image, before)
+
+
 def test_a_patch_of_its_own_size_is_the_box_itself():
     image = noise(0, (6, 6, 6))
     np.testing.assert_array_equal(cut(image, (1, 2, 3), (2, 3, 3), (2, 3, 3)), image[1:3, 2:5, 3:6])
@@ -138,6 +185,49 @@ def test_every_patch_of_both_caches_is_cut_again_from_its_scan_voxel_by_voxel(sc
             np.testing.assert_array_equal(patch, cut(image, row["corner"], row["extent"], SIZE))
 
 
+@st.composite
+def crops_anywhere(draw, shapes) -> np.ndarray:
+    """Crops of scans of these shapes: corners and extents anywhere inside, the edges more often than by chance."""
+    crops = np.zeros(draw(st.integers(1, 30)), CROP)
+    for number, crop in enumerate(crops):
+        scan = draw(st.integers(0, len(shapes) - 1))
+        crop["pattern"], crop["scan"], crop["patient"] = number, name(scan), f"patient-{scan}"
+        crop["split"] = ROWS[scan].split
+        for axis, side in enumerate(shapes[scan]):
+            extent = draw(st.integers(1, min(side, 8)))
+            last = side - extent
+            crop["extent"][axis] = extent
+            crop["corner"][axis] = draw(st.sampled_from([0, last]) | st.integers(0, last))
+    return crops
+
+
+@given(
+    crops=crops_anywhere([(7, 12 + i % 3, 14) for i in range(8)]),
+    workers=st.integers(1, 3),
+    together=st.integers(1, 5),
+)
+@settings_of_hypothesis(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_rows_reproduce_their_patches_wherever_they_were_cut(scans, tmp_path, crops, workers, together):
+    folder = tmp_path / "out"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutting, "BATCH_BYTES", together * 2 * int(np.prod(SIZE)))
+        write_caches(
+            folder, crops, len(crops), SIZE, *apart(ROWS), scans, patches_settings(), 1, workers
+        )  # fmt: skip
+    cache = PatchCache(folder / "patterns.h5")
+    assert cache.rows["corner"].tolist() == crops["corner"].tolist()
+    for row, patch in zip(cache.rows, cache.read(range(len(crops))), strict=True):
+        image = read_resampled(scans / f"{row['scan'].decode()}.h5").image
+        box = image[tuple(slice(c, c + e) for c, e in zip(row["corner"], row["extent"], strict=True))]
+        assert box.shape == tuple(row["extent"])
+        np.testing.assert_array_equal(patch, in_single_precision(box, SIZE))
+    cache.close()
+
+
 def test_rows_of_patterns_are_ordered_by_pattern_rank_and_resolution(scans, tmp_path):
     make(tmp_path / "out", scans)
     cache = PatchCache(tmp_path / "out" / "patterns.h5")
@@ -166,11 +256,46 @@ def test_random_sub_volumes_are_admissible_distinct_and_as_many_as_asked_for_in_
 
 
 @pytest.mark.parametrize("compression", ["none", "blosc2"])
-def test_one_and_two_workers_write_the_same_bytes(scans, tmp_path, compression):
+def test_any_number_of_workers_and_patches_cut_together_gives_the_same_bytes(
+    scans, tmp_path, monkeypatch, compression
+):
     make(tmp_path / "one", scans, 1, compression=compression)
-    make(tmp_path / "two", scans, 2, compression=compression)
-    for file in ("patterns.h5", "random.h5", "metrics.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    for workers, together in ((2, 1000), (2, 3), (5, 1), (1, 2)):
+        monkeypatch.setattr(cutting, "BATCH_BYTES", together * 2 * int(np.prod(SIZE)))
+        made = tmp_path / f"{workers}-{together}"
+        make(made, scans, workers, compression=compression)
+        for file in ("patterns.h5", "random.h5", "metrics.json"):
+            assert (tmp_path / "one" / file).read_bytes() == (made / file).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_memory_is_bounded_by_the_workers_in_scans_and_in_patches(scans, tmp_path, monkeypatch, workers):
+    images, batches = [], []
+    most = {"images": 0, "batches": 0}
+
+    def alive(references) -> int:
+        return sum(reference() is not None for reference in references)
+
+    def watched(path):
+        volume = read_resampled(path)
+        images.append(weakref.ref(volume.image))
+        most["images"] = max(most["images"], alive(images))
+        return volume
+
+    def followed(image, corner, extent, size, out):
+        if all(reference() is not out.base for reference in batches):
+            batches.append(weakref.ref(out.base))
+            most["batches"] = max(most["batches"], alive(batches))
+        return cut(image, corner, extent, size, out)
+
+    monkeypatch.setattr(cutting, "read_resampled", watched)
+    monkeypatch.setattr(cutting, "cut", followed)
+    monkeypatch.setattr(cutting, "BATCH_BYTES", 2 * 2 * int(np.prod(SIZE)))
+    make(tmp_path / "out", scans, workers, patterns=6, sub_volumes=30)
+    assert len(images) == 8
+    assert len(batches) > 80
+    assert most["images"] <= workers + 1
+    assert most["batches"] <= 2 * workers + 1
 
 
 def test_other_patterns_leave_the_random_sub_volumes_as_they_are(scans, tmp_path):
