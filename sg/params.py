@@ -408,6 +408,14 @@ class Resample(Section):
             "ones; paper: no resampling"
         ),
     ]
+    oblique: Annotated[
+        Literal["resample", "nearest-axes"],
+        Field(
+            description="scans whose axes are turned against the patient's: `resample` interpolates them onto the patient's "
+            "axes; `nearest-axes` takes the stored axes for the patient's, each for the nearest, which is fast and leaves "
+            "anatomy turned (docs/scans.md); sheared grids are always interpolated; paper: no resampling"
+        ),
+    ]
     hu_min: Annotated[float, Field(ge=-1024, le=0, description="lower clip of CT, HU")]
     hu_max: Annotated[float, Field(gt=0, le=3071, description="upper clip of CT, HU")]
     shape_min: Annotated[
@@ -954,6 +962,11 @@ def _disagreements(p: Params) -> Iterator[str]:
         yield (
             f"resample.thumbnail_shape: every side must be a multiple of {step}, because embed.depth is "
             f"{p.embed.depth}, got {list(p.resample.thumbnail_shape)}"
+        )
+    if p.resample.oblique != "resample" and p.phantom.cohorts:
+        yield (
+            f"resample.oblique: must be resample for phantoms, got {p.resample.oblique}: stage quality holds the places of "
+            f"crops against a known truth along the patient's axes; phantom.cohorts is {p.phantom.cohorts}"
         )
     depth = p.neighbors.depth
     for name, k in (("k", p.coordinates.k), ("k_validation", p.coordinates.k_validation)):

@@ -96,6 +96,11 @@ def test_no_field_has_a_default():
             [30, 32, 32],
             r"resample\.thumbnail_shape: every side must be a multiple of 8",
         ),
+        (
+            "resample.oblique",
+            "nearest-axes",
+            r"resample\.oblique: must be resample for phantoms, got nearest-axes: .* phantom\.cohorts is \['luna16'",
+        ),
         ("neighbors.depth", 5, r"neighbors\.depth: must be at least coordinates\.k \(10\), got 5"),
         (
             "plan.methods",
