@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -408,6 +408,14 @@ class Resample(Section):
             "ones; paper: no resampling"
         ),
     ]
+    oblique: Annotated[
+        Literal["resample", "nearest-axes"],
+        Field(
+            description="scans whose axes are turned against the patient's: `resample` interpolates them onto the patient's "
+            "axes; `nearest-axes` takes the stored axes for the patient's, each for the nearest, which is fast and leaves "
+            "anatomy turned (docs/scans.md); sheared grids are always interpolated; paper: no resampling"
+        ),
+    ]
     hu_min: Annotated[float, Field(ge=-1024, le=0, description="lower clip of CT, HU")]
     hu_max: Annotated[float, Field(gt=0, le=3071, description="upper clip of CT, HU")]
     shape_min: Annotated[
@@ -680,22 +688,56 @@ class Losses(Section):
         return self
 
 
+# The caches that the stage `patches` makes.
+DISCOVERED, RANDOM = "data/patches/patterns.h5", "data/patches/random.h5"
+# Folders whose content stages make anew or clear away, so that nothing of one's own lasts there.
+MADE = (
+    *(
+        f"data/{stage}"
+        for stage in ("raw", "cohort", "resampled", "embed", "neighbors", "coordinates", "patches")
+    ),
+    *(f"data/{stage}" for stage in ("quality", "pretrain", "targets", "finetune", "evaluate", ".aside")),
+    *("report", "logs", ".state", ".dvc", ".git"),
+)
+
+
 class MethodRecipe(Section):
     """One pre-training method."""
 
     reads: Annotated[
         str,
         Field(
-            pattern=r"^data/patches/(patterns|random)\.h5$",
-            description="the cache it learns from: data/patches/patterns.h5 (discovered) or data/patches/random.h5",
+            description=f"the cache it learns from: {DISCOVERED} (discovered), {RANDOM}, or any other .h5 file of the "
+            "project, such as one of `sg patches import`, as a path from the project's root (docs/patches.md)",
         ),
     ]
     losses: Losses
     perturbations: Annotated[list[Step], Field(description="steps, in order; an empty list perturbs nothing")]
 
+    @field_validator("reads")
+    @classmethod
+    def _a_cache(cls, reads: str) -> str:
+        parts = reads.split("/")
+        strange = sorted(
+            {character for character in reads if character in "*?[]{}$\\:~" or not character.isprintable()}
+        )
+        if strange:
+            raise ValueError(f"must be a plain path without {' '.join(map(repr, strange))}, got {reads!r}")
+        if not reads.endswith(".h5") or any(part in ("", ".", "..") for part in parts) or parts[-1] == ".h5":
+            raise ValueError(
+                f"must be a path to an .h5 file from the project's root, without `.`, `..` or a leading `/`, got {reads!r}"
+            )
+        folder = next((folder for folder in MADE if reads.startswith(f"{folder}/")), None)
+        if folder is not None and reads not in (DISCOVERED, RANDOM):
+            raise ValueError(
+                f"must be {DISCOVERED}, {RANDOM} or a file of your own, which cannot lie in {folder}, because stages make "
+                f"that anew; put it elsewhere, such as imports/, got {reads!r}"
+            )
+        return reads
+
     @model_validator(mode="after")
     def _labels(self) -> MethodRecipe:
-        if self.losses.classification > 0 and not self.reads.endswith("patterns.h5"):
+        if self.losses.classification > 0 and self.reads == RANDOM:
             raise ValueError(
                 f"losses.classification must be 0 where reads is {self.reads}: random sub-volumes have no pseudo labels"
             )
@@ -926,18 +968,23 @@ def _disagreements(p: Params) -> Iterator[str]:
             f"resample.thumbnail_shape: every side must be a multiple of {step}, because embed.depth is "
             f"{p.embed.depth}, got {list(p.resample.thumbnail_shape)}"
         )
+    if p.resample.oblique != "resample" and p.phantom.cohorts:
+        yield (
+            f"resample.oblique: must be resample for phantoms, got {p.resample.oblique}: stage quality holds the places of "
+            f"crops against a known truth along the patient's axes; phantom.cohorts is {p.phantom.cohorts}"
+        )
     depth = p.neighbors.depth
     for name, k in (("k", p.coordinates.k), ("k_validation", p.coordinates.k_validation)):
         if isinstance(depth, int) and (k == "all" or k > depth):
             yield f"neighbors.depth: must be at least coordinates.{name} ({k}), got {depth}"
     smallest = min(p.coordinates.patch_size)
     for name, recipe in p.pretrain.recipes.items():
-        if recipe.perturbations and smallest < 8:
+        if recipe.perturbations and smallest < 8 and recipe.reads in (DISCOVERED, RANDOM):
             yield (
                 f"coordinates.patch_size: every side must be at least 8 to be perturbed by pretrain.recipes.{name}, "
                 f"got {list(p.coordinates.patch_size)}"
             )
-        if recipe.losses.classification > 0 and p.coordinates.patterns < 2:
+        if recipe.losses.classification > 0 and p.coordinates.patterns < 2 and recipe.reads == DISCOVERED:
             yield (
                 f"coordinates.patterns: must be at least 2 for pretrain.recipes.{name} to tell them apart, "
                 f"got {p.coordinates.patterns}"

@@ -139,6 +139,7 @@ def pretrain(
     recipe: params.MethodRecipe,
     seed: int,
     *,
+    clip: tuple[float, float],
     state: Path,
     folder: Path,
     workers: int,
@@ -147,10 +148,11 @@ def pretrain(
 
     `state` is where a killed run is taken up again; `workers` threads prepare patches, and no result depends on
     how many. The U-Net's first weights are keyed by the seed alone, the same for all methods; each head's by the
-    method. InputError if the cache's patches do not suit the network or the perturbations, or a split is empty.
+    method. `clip` is the range of HU that the study's scans are clipped to. InputError if the cache's patches do not
+    suit the network, the perturbations or that range, or a split is empty.
     """
     cache = PatchCache(Path(recipe.reads))
-    check(cache, shared.network, recipe)
+    check(cache, shared.network, recipe, clip)
     model = Pretext(shared.network, recipe.losses, cache.patterns)
     initialize(model.unet, torch_generator(seed, "pretrain", "", "weights"))
     for task, head in model.head.items():
@@ -174,32 +176,67 @@ def pretrain(
     return Pretrained(fitted, parameters)
 
 
-def check(cache: PatchCache, network: params.Network, recipe: params.MethodRecipe) -> None:
-    """InputError unless the cache's patches suit the network, the perturbations and the pretext tasks."""
+def check(
+    cache: PatchCache, network: params.Network, recipe: params.MethodRecipe, clip: tuple[float, float]
+) -> None:
+    """InputError unless the cache's patches suit the network, the perturbations, the study and the pretext tasks.
+
+    `clip` is the range of HU of the study's scans: weights learned on another would see all else too bright or too
+    dark.
+    """
+    _check_size(cache, network, recipe)
+    if (cache.hu_min, cache.hu_max) != clip:
+        remedy = _remedy(
+            recipe,
+            "run `dvc repro patches`",
+            f"set resample.hu_min and resample.hu_max to {cache.hu_min:g} and {cache.hu_max:g}, or take another cache",
+        )
+        raise InputError(
+            f"{recipe.reads}: its patches must be clipped as the scans of this study, to {clip[0]:g} to {clip[1]:g} HU, "
+            f"got {cache.hu_min:g} to {cache.hu_max:g}; {remedy}"
+        )
+    for split in ("train", "validation"):
+        if not np.any(cache.rows["split"] == split.encode()):
+            remedy = _remedy(
+                recipe,
+                "see data/cohort/summary.json for the splits, and cohort.splits to change them",
+                "take a cache with patients to learn from and patients to stop by",
+            )
+            raise InputError(
+                f"{recipe.reads}: there must be patches of {split} patients, got none among {len(cache.rows)}; {remedy}"
+            )
+    pattern = cache.rows["pattern"]
+    if recipe.losses.classification > 0 and (
+        cache.patterns < 2 or pattern.min() < 0 or pattern.max() >= cache.patterns
+    ):
+        remedy = _remedy(recipe, "raise coordinates.patterns", "take a cache of patterns")
+        raise InputError(
+            f"{recipe.reads}: to classify there must be at least 2 patterns, numbered from 0, got "
+            f"{cache.patterns} with numbers {pattern.min()} to {pattern.max()}; {remedy} or "
+            "set losses.classification of this method to 0"
+        )
+
+
+def _check_size(cache: PatchCache, network: params.Network, recipe: params.MethodRecipe) -> None:
     size = tuple(int(side) for side in cache.patch_size)
     step = 2 ** (network.depth - 1)
     if any(side % step for side in size):
+        remedy = _remedy(recipe, "change coordinates.patch_size or the depth", "change the depth")
         raise InputError(
             f"{recipe.reads}: every side of a patch must be a multiple of {step}, because "
-            f"pretrain.shared.network.depth is {network.depth}, got {size}; "
-            "change coordinates.patch_size or the depth"
+            f"pretrain.shared.network.depth is {network.depth}, got {size}; {remedy}"
         )
-    if recipe.perturbations:
-        perturbations.check_shape(size)
-    for split in ("train", "validation"):
-        if not np.any(cache.rows["split"] == split.encode()):
-            raise InputError(
-                f"{recipe.reads}: there must be patches of {split} patients, got none among {len(cache.rows)}; "
-                "see data/cohort/summary.json for the splits, and cohort.splits to change them"
-            )
-    if recipe.losses.classification > 0:
-        pattern = cache.rows["pattern"]
-        if cache.patterns < 2 or pattern.min() < 0 or pattern.max() >= cache.patterns:
-            raise InputError(
-                f"{recipe.reads}: to classify there must be at least 2 patterns, numbered from 0, got "
-                f"{cache.patterns} with numbers {pattern.min()} to {pattern.max()}; raise coordinates.patterns or "
-                "set losses.classification of this method to 0"
-            )
+    if recipe.perturbations and min(size) < perturbations.SIDE_MIN:
+        remedy = _remedy(recipe, "make coordinates.patch_size larger", "take a cache of larger patches")
+        raise InputError(
+            f"{recipe.reads}: to be perturbed a patch must have sides of at least {perturbations.SIDE_MIN} voxels, "
+            f"got {size}; {remedy}, or leave the recipe's perturbations empty"
+        )
+
+
+def _remedy(recipe: params.MethodRecipe, of_the_study: str, brought: str) -> str:
+    """What to do about a cache that the study makes, or about one brought along."""
+    return of_the_study if recipe.reads in (params.DISCOVERED, params.RANDOM) else brought
 
 
 def learned_tensors(model: Pretext) -> dict[str, Tensor]:

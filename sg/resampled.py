@@ -14,11 +14,15 @@ from sg.errors import InputError
 from sg.storage import open_h5
 
 QUARANTINE = "quarantine.csv"
+ALONG = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the direction of a grid along the patient's axes
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A resampled scan. Its voxel (z, y, x) lies at origin + spacing * (x, y, z), mm in LPS."""
+    """A resampled scan. Its voxel (z, y, x) lies at origin + direction @ (spacing * (x, y, z)), mm in LPS.
+
+    The direction is a rotation (3 x 3 by rows); it turns nothing but where `resample.oblique` is nearest-axes.
+    """
 
     image: np.ndarray  # int16 (z, y, x), HU
     labels: np.ndarray | None  # uint8 (z, y, x)
@@ -27,14 +31,29 @@ class Resampled:
     patient: str
     hu_min: float
     hu_max: float
+    direction: tuple[float, ...] = ALONG
 
     def position_mm(self, zyx: np.ndarray) -> np.ndarray:
         """Positions (x, y, z) in mm, (..., 3), of voxel indices (z, y, x), (..., 3), which may lie between voxels."""
-        return np.asarray(zyx, float)[..., ::-1] * self.spacing_mm + self.origin_mm
+        along = np.asarray(zyx, float)[..., ::-1] * self.spacing_mm
+        return (along if self.direction == ALONG else along @ self._axes.T) + self.origin_mm
 
     def voxel(self, position_mm: np.ndarray) -> np.ndarray:
         """Voxel indices (z, y, x), (..., 3), not rounded, of positions (x, y, z) in mm: position_mm's inverse."""
-        return ((np.asarray(position_mm, float) - self.origin_mm) / self.spacing_mm)[..., ::-1]
+        shift = np.asarray(position_mm, float) - self.origin_mm
+        return ((shift if self.direction == ALONG else shift @ self._axes) / self.spacing_mm)[..., ::-1]
+
+    @property
+    def upright_origin_mm(self) -> tuple[float, float, float]:
+        """Where the first voxel would lie if the scan were turned about its centre until its axes are the patient's."""
+        if self.direction == ALONG:
+            return self.origin_mm
+        half = (np.array(self.image.shape[::-1]) - 1) / 2 * self.spacing_mm
+        return tuple(map(float, self.origin_mm + self._axes @ half - half))
+
+    @property
+    def _axes(self) -> np.ndarray:
+        return np.array(self.direction).reshape(3, 3)
 
 
 def read_resampled(path: Path, labels: bool = False) -> Resampled:
@@ -58,6 +77,7 @@ def read_resampled(path: Path, labels: bool = False) -> Resampled:
             str(file.attrs["patient"]),
             float(file.attrs["hu_min"]),
             float(file.attrs["hu_max"]),
+            tuple(map(float, file.attrs["direction"])),
         )
 
 

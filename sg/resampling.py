@@ -1,8 +1,10 @@
 """Every scan on one kind of grid and in one range of intensity: orientation, interpolation, thumbnails, files.
 
 The axes of a resampled scan run along LPS (x to the patient's left, y to posterior, z to superior), whatever the
-order and sense in which the scan was stored. Field of view: the output has round(size * spacing / new spacing)
-voxels along an axis, at least one, and the centre of the field of view stays where it was.
+order and sense in which the scan was stored; those of an oblique scan only nearly, where the study asks for the
+nearest axes: nothing is interpolated for the turn then, and the direction in the file says where they lead.
+Field of view: the output has round(size * spacing / new spacing) voxels along an axis, at least one, and the centre
+of the field of view stays where it was.
 
 Intensity: HU are clipped to [hu_min, hu_max] before interpolation, so that padding of -2048 or -3024 becomes air
 instead of ringing into the patient, and again after it, because a cubic spline overshoots at edges; then rounded
@@ -17,7 +19,7 @@ spline (sg/splines.py has its width), between the clips. Of an oblique scan, the
 stored axis is the root mean square of its three spacings, weighed by the squared components of that axis: voxels of
 a new grid that has one spacing count the same in every direction. Labels are not smoothed.
 
-Scans along the axes go through sg/splines.py, oblique ones and labels through SimpleITK.
+Scans along the axes (or taken for such) go through sg/splines.py, other ones and labels through SimpleITK.
 """
 
 from __future__ import annotations
@@ -70,12 +72,14 @@ class Sampling:
     Sampling happens in coordinates that have nothing to do with where the patient lay: `source_*` describe the turned
     array in them, `start` and `step` the output grid; both are (x, y, z). Unless `oblique`, they are voxels of the
     turned array. `coarser` says how many of those voxels a new one is long, along each axis of the turned array.
+    `direction` is that of the output grid, 3 x 3 by rows, with axes in its columns.
     """
 
     turn: Turn
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
+    direction: tuple[float, ...]
     same: bool
     oblique: bool
     coarser: tuple[float, float, float]
@@ -85,11 +89,14 @@ class Sampling:
     step: tuple[float, float, float]
 
 
-def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling:
+def sampling(
+    geometry: Geometry, spacing_mm: Sequence[float] | None, *, nearest_axes: bool = False
+) -> Sampling:
     """The output grid of a scan with the given spacing (x, y, z) in mm; None keeps the scan's own.
 
     Stored axes are permuted and reversed to the nearest axes of LPS. If the scan is then still oblique or sheared (see
-    OBLIQUE_VOXELS), the output grid is the box along the axes that holds its whole field of view.
+    OBLIQUE_VOXELS), the output grid is the box along the axes that holds its whole field of view. With `nearest_axes` it
+    is the box along the scan's own axes where these are at right angles, to the same tolerance.
     """
     direction = np.array(geometry.direction, float).reshape(3, 3)
     turn = turn_of(geometry)
@@ -103,8 +110,16 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
 
     new = own if spacing_mm is None else np.array(spacing_mm, float)
     corners = np.array(list(itertools.product((-1, 1), repeat=3))) * (size - 1) / 2 * own
-    moved = np.linalg.norm(corners @ columns.T - corners, axis=1).max()
-    oblique = bool(moved > OBLIQUE_VOXELS * own.min())
+
+    def leads_along(axes: np.ndarray) -> bool:
+        moved = np.linalg.norm(corners @ (columns - axes).T, axis=1).max()
+        return bool(moved <= OBLIQUE_VOXELS * own.min())
+
+    oblique, along = not leads_along(np.eye(3)), np.eye(3)
+    if oblique and nearest_axes:
+        rotation = _nearest_rotation(columns)
+        if leads_along(rotation):
+            oblique, along = False, rotation
     extent = np.abs(columns) @ (size * own) if oblique else size * own
     count = np.maximum(1, np.floor(extent / new + 0.5)).astype(int)
     if oblique:
@@ -121,7 +136,8 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
         turn=turn,
         size=tuple(map(int, count)),
         spacing_mm=tuple(map(float, new)),
-        origin_mm=tuple(map(float, centre - new * (count - 1) / 2)),
+        origin_mm=tuple(map(float, centre - along @ (new * (count - 1) / 2))),
+        direction=tuple(map(float, along.ravel())),
         same=same,
         oblique=oblique,
         coarser=tuple(map(float, coarser)),
@@ -130,6 +146,13 @@ def sampling(geometry: Geometry, spacing_mm: Sequence[float] | None) -> Sampling
         start=tuple(map(float, middle - step * (count - 1) / 2)),
         step=tuple(map(float, step)),
     )
+
+
+def _nearest_rotation(columns: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) that is nearest to a matrix in the sum of squares, by its polar decomposition."""
+    left, _, right = np.linalg.svd(columns)
+    mirrored = np.linalg.det(left @ right) < 0
+    return left @ np.diag([1.0, 1.0, -1.0 if mirrored else 1.0]) @ right
 
 
 # --------------------------------------------------------------------------------------- interpolation
@@ -264,7 +287,7 @@ def resample_scan(row: ScanRow, files: Sequence[str], raw: Path, settings: Resam
     place = tuple(raw / file for file in files) or raw / row.path
     _unchanged(place, raw, row.path, row.sha256)
     scan = read_scan(place, raw, None)
-    how = sampling(scan.geometry, settings.spacing_mm)
+    how = sampling(scan.geometry, settings.spacing_mm, nearest_axes=settings.oblique == "nearest-axes")
     _check_size(how, settings)
     image = resample_image(scan.array, how, settings.hu_min, settings.hu_max, anti_alias=settings.anti_alias)
     geometry = scan.geometry
@@ -274,7 +297,14 @@ def resample_scan(row: ScanRow, files: Sequence[str], raw: Path, settings: Resam
         _unchanged(raw / row.truth, raw, row.truth, row.truth_sha256)
         labels = resample_labels(_label_values(read_scan(raw / row.truth, raw, None), geometry), how)
     return Resampled(
-        image, labels, how.spacing_mm, how.origin_mm, row.patient, settings.hu_min, settings.hu_max
+        image,
+        labels,
+        how.spacing_mm,
+        how.origin_mm,
+        row.patient,
+        settings.hu_min,
+        settings.hu_max,
+        how.direction,
     )
 
 
@@ -339,7 +369,7 @@ def write_resampled(path: Path, scan: str, resampled: Resampled, small: np.ndarr
         file.attrs["patient"] = resampled.patient
         file.attrs["spacing_mm"] = np.array(resampled.spacing_mm)
         file.attrs["origin_mm"] = np.array(resampled.origin_mm)
-        file.attrs["direction"] = np.eye(3).ravel()
+        file.attrs["direction"] = np.array(resampled.direction)
         file.attrs["intensity"] = "HU"
         file.attrs["hu_min"] = float(resampled.hu_min)
         file.attrs["hu_max"] = float(resampled.hu_max)

@@ -12,6 +12,7 @@ if __name__ == "__main__":
             run.read("pretrain.shared"),
             run.read(f"pretrain.recipes.{method}"),
             run.seed,
+            clip=(run.read("resample.hu_min"), run.read("resample.hu_max")),
             state=run.state(),
             folder=run.output(paths.method(method)),
             workers=run.workers,

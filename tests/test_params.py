@@ -96,6 +96,11 @@ def test_no_field_has_a_default():
             [30, 32, 32],
             r"resample\.thumbnail_shape: every side must be a multiple of 8",
         ),
+        (
+            "resample.oblique",
+            "nearest-axes",
+            r"resample\.oblique: must be resample for phantoms, got nearest-axes: .* phantom\.cohorts is \['luna16'",
+        ),
         ("neighbors.depth", 5, r"neighbors\.depth: must be at least coordinates\.k \(10\), got 5"),
         (
             "plan.methods",
@@ -179,8 +184,8 @@ def test_no_field_has_a_default():
         ("pretrain.recipes.models-genesis.losses.classification", 0.1, r"losses\.classification must be 0"),
         (
             "pretrain.recipes.models-genesis.reads",
-            "data/secret.h5",
-            r"pretrain\.recipes\.models-genesis\.reads: ",
+            "../secret.h5",
+            r"pretrain\.recipes\.models-genesis\.reads: must be a path to an \.h5 file from the project's root.*'\.\./sec",
         ),
         (
             "embed.training.precision",
@@ -270,6 +275,46 @@ def test_a_wrong_effect_in_a_list_is_reported_with_its_place():
 )
 def test_what_is_not_a_mapping_is_refused(text, said):
     assert said in problems(text)
+
+
+def test_a_recipe_reads_any_cache_of_the_project():
+    for reads in ("imports/theirs.h5", "theirs.h5", "data/imported/x y.h5", "data/patches2/é.h5"):
+        study = parse(changed("pretrain.recipes.semantic-genesis.reads", reads), "params.yaml")
+        assert study.pretrain.recipes["semantic-genesis"].reads == reads
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        "/theirs.h5", "a/../../theirs.h5", "./theirs.h5", "a//theirs.h5", "theirs.hdf5", "a/.h5", "a/", "", "~/theirs.h5",
+        "a/*.h5", "a?.h5", "[ab].h5", "${seed}.h5", "s3://bucket/theirs.h5", "a\\b.h5", "a\nb.h5", "a\x1b[0m.h5",
+    ],
+)  # fmt: skip
+def test_a_recipe_reads_no_path_that_could_mean_another_place(reads):
+    said = problems(changed("pretrain.recipes.semantic-genesis.reads", reads))
+    assert said.startswith("params.yaml: pretrain.recipes.semantic-genesis.reads: must be a ")
+    assert repr(reads) in said
+
+
+def test_a_recipe_reads_nothing_of_ones_own_where_stages_make_everything_anew():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    places = {"data/raw", "data/patches", "data/.aside", ".state", "logs"}
+    for stage in stages.values():
+        for out in stage.get("do", stage)["outs"]:
+            name = (out if isinstance(out, str) else next(iter(out))).split("${")[0]
+            places.add(name.rpartition("/")[0] if "." in name or name.endswith("/") else name)
+    assert {"data/finetune", "data/targets", "data/resampled", "report"} <= places - {"data"}
+    for place in places - {"data"}:
+        reads = f"{place.rstrip('/')}/theirs.h5"
+        said = problems(changed("pretrain.recipes.semantic-genesis.reads", reads))
+        assert re.search(f"a file of your own, which cannot lie in .*, got '{reads}'", said)
+
+
+def test_what_discovery_must_give_is_asked_only_for_a_method_that_reads_it():
+    tree = yaml.safe_load(changed("coordinates.patterns", 1))
+    assert "coordinates.patterns: must be at least 2" in problems(yaml.safe_dump(tree))
+    tree["pretrain"]["recipes"]["semantic-genesis"]["reads"] = "imports/theirs.h5"
+    parse(yaml.safe_dump(tree), "params.yaml")
 
 
 def test_scientific_notation_is_a_number_as_dvc_reads_it():

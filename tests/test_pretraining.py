@@ -84,10 +84,10 @@ def shared(epochs: int = 2, **changes) -> params.PretrainShared:
 
 
 def recipe(
-    restoration: float, classification: float, steps=None, reads: str = "patterns"
+    restoration: float, classification: float, steps=None, reads: str = "data/patches/patterns.h5"
 ) -> params.MethodRecipe:
     return params.MethodRecipe(
-        reads=f"data/patches/{reads}.h5",
+        reads=reads,
         losses=params.Losses(restoration=restoration, classification=classification),
         perturbations=[params.Step(p=1.0, one_of=[ELASTIC]), params.Step(p=1.0, one_of=[SHUFFLE, INPAINT])]
         if steps is None
@@ -102,11 +102,19 @@ def run(
     seed: int = 1,
     workers: int = 2,
     name="",
+    clip=(-1000.0, 1000.0),
 ):
     folder = Path("made", name or method)
     folder.mkdir(parents=True)
     done = pretrain(
-        method, settings, rules, seed, state=Path("state", name or method), folder=folder, workers=workers
+        method,
+        settings,
+        rules,
+        seed,
+        clip=clip,
+        state=Path("state", name or method),
+        folder=folder,
+        workers=workers,
     )
     return done, folder
 
@@ -182,7 +190,9 @@ def test_a_method_that_only_classifies_does_not_run_the_decoder_and_leaves_it_ou
 
 def test_a_method_that_only_restores_needs_no_patterns_and_has_no_head():
     _, folder = run(
-        "restores", shared(), recipe(1.0, 0.0, [params.Step(p=0.5, one_of=[FLIP])], reads="random")
+        "restores",
+        shared(),
+        recipe(1.0, 0.0, [params.Step(p=0.5, one_of=[FLIP])], reads="data/patches/random.h5"),
     )
     assert not [name for name in load_file(folder / "weights.safetensors") if name.startswith("head.")]
     assert weights.read_card(folder)["patterns"] == 0
@@ -202,7 +212,7 @@ def test_all_methods_start_from_the_same_network_and_each_from_its_own_head(monk
     for method, rules in (
         ("one", recipe(1.0, 0.01)),
         ("two", recipe(0.0, 1.0)),
-        ("three", recipe(1.0, 0.0, [], "random")),
+        ("three", recipe(1.0, 0.0, [], "data/patches/random.h5")),
     ):
         run(method, shared(), rules)
     one, two, three = started["one"], started["two"], started["three"]
@@ -315,6 +325,31 @@ def test_classifying_without_patterns_is_refused():
         run("unlabelled", shared(), recipe(1.0, 0.01))
 
 
+def test_a_cache_clipped_to_another_range_than_the_study_is_refused_with_both():
+    with pytest.raises(
+        InputError, match=r"patterns\.h5: .* to -1000 to 400 HU, got -1000 to 1000; run `dvc repro patches`"
+    ):
+        run("dark", shared(), recipe(1.0, 0.01), clip=(-1000.0, 400.0))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "splits", "depth", "clip", "said"),
+    [
+        (0, (8, 8), 2, (-1000.0, 1000.0), "at least 2 patterns, .* got 0 .*; take a cache of patterns or set losses"),
+        (4, (8, 8), 5, (-1000.0, 1000.0), r"multiple of 16, .* got \(8, 16, 16\); change the depth"),
+        (4, (8, 8), 2, (-1000.0, 400.0), "set resample.hu_min and resample.hu_max to -1000 and 1000, or take another"),
+        (4, (8, 0), 2, (-1000.0, 1000.0), "patches of validation patients, got none among 8; take a cache"),
+    ],
+)  # fmt: skip
+def test_a_cache_brought_along_is_named_and_no_parameter_of_discovery_blamed(
+    patterns, splits, depth, clip, said
+):
+    brought = write_stripes(Path("imports/theirs.h5"), *splits, patterns=patterns)
+    with pytest.raises(InputError, match=f"^imports/theirs.h5: .*{said}") as caught:
+        run("brought", shared(depth=depth), recipe(1.0, 0.01, reads=str(brought)), clip=clip)
+    assert "coordinates" not in str(caught.value)
+
+
 def test_a_damaged_patch_stops_the_method_and_is_named():
     path = Path("data/patches/patterns.h5")
     damaged = PatchCache(path).read([20]).tobytes()
@@ -351,7 +386,14 @@ def test_a_stage_killed_and_taken_up_again_gives_the_bytes_of_an_uninterrupted_r
     for folder, state in (("again", found[0].parent), ("whole", Path("other-state"))):
         Path(folder).mkdir()
         pretrain(
-            method, study.pretrain.shared, rules, study.seed, state=state, folder=Path(folder), workers=1
+            method,
+            study.pretrain.shared,
+            rules,
+            study.seed,
+            clip=(study.resample.hu_min, study.resample.hu_max),
+            state=state,
+            folder=Path(folder),
+            workers=1,
         )
     assert digests(Path("again")) == digests(Path("whole"))
     assert set(digests(Path("whole"))) == {"weights.safetensors", "card.json", "history.csv", "examples.h5"}

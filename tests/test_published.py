@@ -99,8 +99,8 @@ def test_the_rank_stays_open_where_classes_are_mixed(tmp_path):
 def test_an_imported_cache_is_sound_and_a_method_trains_from_it(tmp_path, monkeypatch):
     write_arrays(tmp_path / "in", folds=2)
     monkeypatch.chdir(tmp_path)
-    Path("data/patches").mkdir(parents=True)
-    path = Path("data/patches/patterns.h5")
+    Path("imports").mkdir()
+    path = Path("imports/theirs.h5")
     done = write_published(tmp_path / "in", path)
     assert structure(path) == (done.patches, {})
     assert damaged_patches(path, 0, done.patches) == {}
@@ -114,7 +114,7 @@ def test_an_imported_cache_is_sound_and_a_method_trains_from_it(tmp_path, monkey
     Path("made").mkdir()
     learned = pretrain(
         "published", params.PretrainShared(network=network(), training=training), recipe, 1,
-        state=Path("state"), folder=Path("made"), workers=1,
+        clip=(-1000.0, 1000.0), state=Path("state"), folder=Path("made"), workers=1,
     )  # fmt: skip
     assert learned.fitted.epochs == 1
     assert Path("made/weights.safetensors").is_file()

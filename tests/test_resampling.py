@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import sg.resampling
-from sg.cohorts.records import FileRow, QuarantineRow, ScanRow, read_rows
+from sg.cohorts.records import FileRow, FindingRow, QuarantineRow, ScanRow, read_rows
 from sg.errors import InputError
 from sg.formats.dicom import read_instance
 from sg.params import Resample
@@ -36,6 +36,7 @@ from sg.resampling import (
 )
 from sg.scans import Geometry, digest, files_of
 from sg.storage import open_h5
+from sg.targets.nodules import cut_candidates
 from tests.closure import ROOT
 from tests.dicom_files import write_series
 
@@ -43,6 +44,7 @@ LPS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 STUDY = Resample(
     spacing_mm=(2.0, 2.0, 2.5),
     anti_alias=False,
+    oblique="resample",
     hu_min=-1000.0,
     hu_max=1000.0,
     shape_min=(4, 4, 4),
@@ -347,6 +349,99 @@ def test_a_scan_made_with_a_tilted_gantry_is_straight_afterwards(degrees, turn):
     assert (image[beyond] == -1000).all()
 
 
+def turned_about(z_degrees: float, x_degrees: float) -> np.ndarray:
+    """The rotation about x and then about z."""
+    a, b = np.radians(z_degrees), np.radians(x_degrees)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    return about_z @ np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+
+
+@pytest.mark.parametrize("degrees", [(10, 7), (-25, 3), (40, -12)], ids=str)
+@pytest.mark.parametrize("stored", [np.eye(3), np.diag([-1.0, -1, 1]), np.eye(3)[:, [2, 0, 1]]], ids=str)
+def test_nearest_axes_keep_the_voxels_of_an_oblique_scan_and_say_where_they_lie(degrees, stored):
+    scan = noise((8, 9, 10))
+    turn = turned_about(*degrees) @ stored
+    geometry = Geometry((10, 9, 8), (1.2, 1.2, 1.5), (30.0, -20.0, 100.0), tuple(turn.ravel()))
+    how = sampling(geometry, None, nearest_axes=True)
+    image = resample_image(scan, how, -1000, 1000, anti_alias=True)
+    assert np.array_equal(np.sort(image, axis=None), np.sort(scan, axis=None))
+    made = Resampled(image, None, how.spacing_mm, how.origin_mm, "p", -1000, 1000, how.direction)
+    # Every voxel lies where the header put it, and the axes lead nearest to the patient's
+    index = geometry.index(made.position_mm(np.moveaxis(np.indices(image.shape), 0, -1)))
+    assert np.allclose(index, np.rint(index), atol=1e-6)
+    x, y, z = np.rint(index).astype(int).reshape(-1, 3).T
+    assert np.array_equal(scan[z, y, x], image.ravel())
+    axes = np.array(how.direction).reshape(3, 3)
+    assert np.allclose(axes, turned_about(*degrees))
+    assert np.linalg.det(axes) == pytest.approx(1)
+    places = np.random.default_rng(0).uniform(-50, 50, (7, 3))
+    assert np.allclose(made.position_mm(made.voxel(places)), places)
+
+
+def test_nearest_axes_of_an_oblique_scan_give_the_values_of_the_same_scan_stored_straight():
+    scan, size, spacing = noise((16, 18, 20), 5), (20, 18, 16), (1.0, 1.4, 2.0)
+    turn = tuple((turned_about(12, 5) @ np.diag([-1.0, -1, 1])).ravel())
+    oblique = sampling(Geometry(size, spacing, (3.0, 4.0, 5.0), turn), (1.5, 1.5, 1.5), nearest_axes=True)
+    straight = sampling(
+        Geometry(size, spacing, (3.0, 4.0, 5.0), tuple(np.diag([-1.0, -1, 1]).ravel())), (1.5, 1.5, 1.5)
+    )
+    for anti_alias in (False, True):
+        one, other = (
+            resample_image(scan, how, -1000, 1000, anti_alias=anti_alias) for how in (oblique, straight)
+        )
+        assert np.array_equal(one, other)
+    labels = (scan > 300).astype(np.uint8)
+    assert np.array_equal(resample_labels(labels, oblique), resample_labels(labels, straight))
+
+
+def test_turned_upright_about_its_centre_a_scan_keeps_its_centre():
+    geometry = Geometry((21, 19, 17), (1.0, 1.4, 2.0), (3.0, 4.0, 5.0), tuple(turned_about(12, 5).ravel()))
+    how = sampling(geometry, (2.0, 2.0, 2.0), nearest_axes=True)
+    made = Resampled(
+        np.zeros(how.size[::-1], np.int16),
+        None,
+        how.spacing_mm,
+        how.origin_mm,
+        "p",
+        -1000,
+        1000,
+        how.direction,
+    )
+    middle = (np.array(how.size) - 1) / 2
+    assert np.allclose(made.position_mm(middle[::-1]), geometry.position_mm([10.0, 9.0, 8.0]))
+    assert np.allclose(
+        made.upright_origin_mm + middle * how.spacing_mm, geometry.position_mm([10.0, 9.0, 8.0])
+    )
+    straight = sampling(upright((21, 19, 17)), None, nearest_axes=True)
+    assert straight == sampling(upright((21, 19, 17)), None)
+
+
+@pytest.mark.parametrize("degrees", [-25, 8, 20])
+def test_nearest_axes_leave_a_tilted_gantry_to_the_interpolation(degrees):
+    for turn in (np.eye(3), turned_about(10, 5)):
+        axes = tuple((turn @ tilted(degrees)).ravel())
+        geometry = Geometry((40, 38, 36), (2.0, 2.0, 2.5), (-30.0, 20.0, 500.0), axes)
+        how = sampling(geometry, (2.0, 2.0, 2.0), nearest_axes=True)
+        assert how == sampling(geometry, (2.0, 2.0, 2.0))
+        assert how.oblique
+
+
+def test_a_mirrored_grid_is_never_taken_for_a_turned_one():
+    # The mirror image about the plane across (1, 1, 1) is as near to a permutation of the axes as to the axes
+    mirror = np.eye(3) - 2 / 3 * np.ones((3, 3))
+    for columns in (mirror, turned_about(10, 5) @ np.diag([1.0, 1, -1])):
+        geometry = Geometry((12, 12, 12), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(columns.ravel()))
+        how = sampling(geometry, None, nearest_axes=True)
+        assert np.linalg.det(np.array(how.direction).reshape(3, 3)) == pytest.approx(1)
+        # Where a place of the scan comes to lie is still where it is in the patient
+        scan = noise((12, 12, 12))
+        image = resample_image(scan, how, -1000, 1000, anti_alias=False)
+        made = Resampled(image, None, how.spacing_mm, how.origin_mm, "p", -1000, 1000, how.direction)
+        if not how.oblique:
+            index = np.rint(geometry.index(made.position_mm([[3, 4, 5]]))).astype(int)[0]
+            assert image[3, 4, 5] == scan[tuple(index[::-1])]
+
+
 def test_rounding_in_the_header_is_not_taken_for_an_oblique_scan():
     scan = noise((8, 9, 10))
     slight = np.array(LPS).reshape(3, 3) + np.array([[0, 1e-4, 0], [-1e-4, 0, 2e-4], [0, -2e-4, 0]])
@@ -501,6 +596,28 @@ def test_a_file_holds_the_scan_on_the_new_grid_and_reads_back(folders, raw):
         assert (file.attrs["scan"], file.attrs["intensity"]) == (row.scan, "HU")
         assert file.attrs["direction"].tolist() == list(LPS)
         assert all(file[name].fletcher32 for name in ("image", "labels", "thumbnail"))
+
+
+def test_on_the_nearest_axes_a_finding_is_cut_where_it_lies_in_the_patient(folders, raw):
+    axes = turned_about(15, 8)
+    geometry = Geometry((40, 36, 24), (1.8, 1.8, 2.0), (10.0, -20.0, 30.0), tuple(axes.ravel()))
+    place = geometry.position_mm([30.0, 8.0, 17.0])
+    image = sitk.GetImageFromArray(blob(geometry, place, 4.0))
+    image.SetSpacing(geometry.spacing_mm)
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection(geometry.direction)
+    row = scan_file(raw, "nodule.mha")
+    sitk.WriteImage(image, str(raw / row.path))
+    sha256, size = digest([raw / row.path])
+    row = replace(row, scan=sha256[:12], sha256=sha256, bytes=size)
+    finding = FindingRow(row.scan, "candidate", "nodule", tuple(map(float, place)), 4.0, "source")
+    for oblique in ("nearest-axes", "resample"):
+        folders.run([row], STUDY.model_copy(update={"oblique": oblique}))
+        made = read_resampled(folders.now / f"{row.scan}.h5")
+        assert np.allclose(made.direction, axes.ravel() if oblique == "nearest-axes" else LPS)
+        (patch,) = cut_candidates(made, row, [finding], (5, 5, 5)).patches
+        assert np.unravel_index(patch.argmax(), patch.shape) == (2, 2, 2)
+    assert made.direction == LPS
 
 
 def series(raw: Path, name: str, array: np.ndarray, **geometry) -> tuple[ScanRow, list[FileRow]]:
