@@ -32,8 +32,8 @@ from scipy.stats import rankdata
 from sg import paths
 from sg.cohorts.records import ScanRow, read_rows
 from sg.embedding import learn_embedding
-from sg.networks.autoencoder import untrained
 from sg.neighbors import read_embeddings, read_ranking
+from sg.networks.autoencoder import untrained
 from sg.params import Params, parse
 from sg.quality.choosing import by_distance, by_vectors
 from sg.quality.controls import orderings
@@ -63,7 +63,9 @@ def main() -> None:
     for number_, vectors in enumerate(other_encoders(params, roles, study, options.encoders - 1), start=2):
         orders[f"nearest-{number_}"] = by_vectors(study, vectors)
     affine = registered(study, paths.THUMBNAILS, paths.TRUTH, options.registrations, params.seed)
-    print(f"{len(study.patterns)} patterns, {len(study.patients)} patients; {affine.failed} registrations failed")
+    print(
+        f"{len(study.patterns)} patterns, {len(study.patients)} patients; {affine.failed} registrations failed"
+    )
     rows: list[Row] = []
     for k, patients in CHOICES:
         if patients > len(study.patients):
@@ -76,7 +78,9 @@ def main() -> None:
     _write(options.out / "controls.csv", [field.name for field in fields(Row)], map(astuple, rows))
     agreed = list(agreement(study, orders))
     _write(options.out / "agreement.csv", ["frame", "control", "point", "body"], agreed)
-    print("\nSpearman's correlation of a control's order with the atlas distance at the pattern, and of the body")
+    print(
+        "\nSpearman's correlation of a control's order with the atlas distance at the pattern, and of the body"
+    )
     for frame, control, point, body in agreed:
         print(f"{frame:8}{control:14}{point:7.2f}{body:7.2f}")
     errors = {row.control: row.error_mm for row in rows if row.frame == study.frame and row.k == study.k}
@@ -135,7 +139,9 @@ def show(rows: Iterable[Row]) -> None:
     for row in rows:
         if row.frame != frame:
             frame = row.frame
-            print(f"\nframe {frame}, K = {row.k} of N = {row.patients}: mm (95 %), share of the gain (95 %), spread mm, purity")
+            print(
+                f"\nframe {frame}, K = {row.k} of N = {row.patients}: mm (95 %), share of gain (95 %), spread, purity"
+            )
         print(
             f"{row.control:14}{row.error_mm:6.1f} ({row.error_low:5.1f} to {row.error_high:5.1f})"
             f"{100 * row.share:7.0f} % ({100 * row.share_low:4.0f} to {100 * row.share_high:4.0f})"
@@ -160,8 +166,12 @@ def _write(path: Path, columns: list[str], rows: Iterable[Iterable[object]]) -> 
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", type=int, default=5, help="auto-encoders, the study's own being the first")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--encoders", type=int, default=5, help="auto-encoders, the study's own being the first"
+    )
     parser.add_argument("--registrations", type=int, default=10, help="affine registrations of each pattern")
     parser.add_argument("--out", type=Path, default=Path("studies/discovery"))
     return parser.parse_args()

@@ -47,9 +47,7 @@ def survey(folder: Path, scan: str, role: Role, tissue_hu: float | None) -> Surv
     packed = None
     if tissue_hu is not None:
         packed = zlib.compress(np.packbits(volume.image >= tissue_hu).tobytes(), 1)
-    return Survey(
-        scan, tuple(volume.image.shape), boxes, volume.spacing_mm, volume.upright_origin_mm, packed
-    )
+    return Survey(scan, tuple(volume.image.shape), boxes, volume.spacing_mm, volume.upright_origin_mm, packed)
 
 
 def survey_all(
