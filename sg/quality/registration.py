@@ -70,8 +70,9 @@ def carried(point_mm: np.ndarray, fixed: sitk.Image, moving: sitk.Image) -> np.n
 
     RuntimeError if the registration fails.
     """
+    # Two threads add up the metric in an order of their own; the method's own number of threads does not reach that far.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
