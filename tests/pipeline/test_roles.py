@@ -22,6 +22,7 @@ ALLOWED = {
     "embed": ("pretrain", {"embed", "pretrain", "early_stopping"}),
     "coordinates": ("pretrain", {"neighbours", "early_stopping"}),
     "patches": ("pretrain", {"pretrain", "early_stopping"}),
+    "quality": ("pretrain", {"neighbours"}),
     **{f"targets-{task}": (task, set(TASK_ROLES.values())) for task in TASKS},
 }
 PRETRAIN_ROLES = {**TASK_ROLES, "train": "pretrain"}
@@ -116,8 +117,8 @@ def test_caches_and_tasks_hold_nothing_outside_of_a_role_and_nothing_that_was_no
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        (withdrawn, {"embed", "coordinates", "patches"}),
-        (kept_for_test, {"embed", "coordinates", "patches", "targets-ncc"}),
+        (withdrawn, {"embed", "coordinates", "patches", "quality"}),
+        (kept_for_test, {"embed", "coordinates", "patches", "quality", "targets-ncc"}),
     ],
 )
 def test_a_patient_that_loses_its_role_shows_in_what_was_read(finished, tmp_path, change, stages, what):

@@ -96,6 +96,18 @@ def test_a_patient_s_other_scans_are_not_its_neighbours_and_small_scans_hold_no_
     assert study.first.tolist() == [0, 2, 3]
 
 
+def test_a_scan_that_holds_no_jittered_crop_of_a_pattern_does_not_hold_it(tmp_path):
+    """Ten of 20 voxels along x, and at least 3 wide, a crop begins at 7 at most; in scan i the pattern does at 5 + i."""
+    jitter = {"side": [50, 79], "shift": [160, 160], "crops": 1}
+    surveys = [row(i, body=box(i)) for i in range(5)]
+    for crops, expected in ((1, [False, True, True, False, False]), (0, [False, True, True, True, True])):
+        discovered = write_discovered(
+            tmp_path / f"{crops}", surveys, [(0, (6, 6, 5))], jitter=jitter | {"crops": crops}
+        )
+        study = read_study(discovered, tmp_path / "truth")
+        assert study.frames["body"].fits.tolist() == [expected]
+
+
 def test_a_crop_that_missed_the_organ_counts_by_how_far(discovered, tmp_path):
     before = read_study(discovered, tmp_path / "truth")
     write_truth(tmp_path / "truth", 1, (-5, 0, 2), own_below_x=90)
