@@ -127,6 +127,11 @@ def quality(root: Path, frame: str) -> dict[str, Any]:
         "nearest": own.get(NEAREST),
         "frames": frames(rows),
         "chart": chart(rows, frame),
+        "series": [
+            (series, figures.MARK_SIGNS[series - 1], name)
+            for series, (known_frame, name) in enumerate(FRAMES.items(), 1)
+            if any(row.frame == known_frame for row in rows)
+        ],
         "patterns": {row["pattern"]: row for row in patterns},
         "against_chance": against_chance(known),
         "nearer": sum(row["crops_mm"] < row["random_mm"] for row in known),

@@ -258,6 +258,7 @@ def test_the_table_of_controls_has_those_of_the_studys_frame_between_random_and_
     assert all(row[0].startswith(name) for row, name in zip(rows, names, strict=True))
     assert rows[1][1:] == ["20.516 to 24", "15−6 to 31", "3.21.1 to 5.4", "15.2", "72"]
     assert rows[2][3] == "–"
+    assert [rows[0][2], rows[5][2]] == ["0", "100"]  # by definition, so without an interval
 
 
 def test_the_other_frames_stand_beside_it(page):
