@@ -1,8 +1,4 @@
-"""Where patterns are: a reference, a corner on it, and the crops laid in its nearest patients.
-
-Corners are the first voxel (z, y, x) of a box; extents its sides. In frame `voxel` a coordinate is the corner itself,
-as published; in `body` and `lungs` it is the patch's centre as a fraction of the box, rounded half up to a corner in
-each patient.
+"""Where patterns are: a reference, a corner on it, and the crops laid in its nearest patients (`sg.laying`).
 
 Departures from the published code: a corner is drawn once, uniformly among all that are admissible, instead of in up
 to 200 tries; a reference is not lost to a draw that came near an earlier pattern; a crop that would leave a
@@ -12,7 +8,6 @@ patient's scan is never cut short, the next nearest patient steps in.
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,11 +18,12 @@ import numpy as np
 
 from sg import console, logs
 from sg.admissible import Admissible, Zyx, admissible, draw, exclude_near
-from sg.crops import CROP, PatternRow, write_crops, write_patterns, write_positions
+from sg.crops import CROP, PatternRow, SurveyRow, write_crops, write_patterns, write_surveys
 from sg.errors import InputError
-from sg.frames import Box, Frame, find_box
+from sg.frames import find_boxes
+from sg.laying import JitterRange, Places, Survey
 from sg.neighbors import Ranking
-from sg.params import Coordinates, Jitter
+from sg.params import Coordinates
 from sg.processes import Lost, spread
 from sg.randomness import generator
 from sg.resampled import read_resampled
@@ -37,106 +33,21 @@ from sg.roles import PRETRAIN, Role
 SCANS_A_PROCESS = 32
 
 
-# ------------------------------------------------------------------------------------------------ jitter
-
-
-@dataclass(frozen=True)
-class JitterRange:
-    """In-plane sides and shifts of a jittered crop, scaled from a patch 64 wide to this one; all inclusive.
-
-    `sides` (n, 2) are the (y, x) sides a crop may have, one row for each x side; `shift_y`, `shift_x` the ranges.
-    """
-
-    sides: np.ndarray
-    shift_y: tuple[int, int]
-    shift_x: tuple[int, int]
-
-    @classmethod
-    def of(cls, jitter: Jitter, size: Zyx) -> JitterRange:
-        """Published: 50..79 and -10..9 of 64. Scaled bounds are rounded half up, sides are at least 1."""
-        y, x = size[1:]
-        low, high = (max(1, _half_up(side * x / 64)) for side in jitter.side)
-        sides = [(max(1, _half_up(side * y / x)), side) for side in range(low, high + 1)]
-        shift_y, shift_x = (tuple(_half_up(shift * part / 64) for shift in jitter.shift) for part in (y, x))
-        return cls(np.array(sides, np.int64), shift_y, shift_x)
-
-    def places(self, corner: Zyx, shape: Zyx) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each side: the first shifts (n, 2) in (y, x) that fit, how many fit (n, 2), and how many pairs (n,)."""
-        first, count = np.empty_like(self.sides), np.empty_like(self.sides)
-        for axis, (low, high) in enumerate((self.shift_y, self.shift_x)):
-            start, side = corner[axis + 1], shape[axis + 1]
-            first[:, axis] = max(low, -start)
-            last = np.minimum(high, side - self.sides[:, axis] - start)
-            count[:, axis] = np.maximum(0, last - first[:, axis] + 1)
-        return first, count, count.prod(axis=1)
-
-    def fits(self, corner: Zyx, shape: Zyx) -> bool:
-        """Whether any jittered crop of this corner lies inside the scan."""
-        return bool(self.places(corner, shape)[2].any())
-
-    def bounds(
-        self, axis: int, low: np.ndarray, side: np.ndarray, high: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The corners (least and largest, of many scans) along y or x for which a jittered crop fits as well.
-
-        `side` is the scan's; the smallest crop is the one that fits if any does.
-        """
-        first, last = self.shift_y if axis == 1 else self.shift_x
-        least = self.sides[0, axis - 1]
-        fits = side >= least
-        return np.maximum(low, -last), np.where(fits, np.minimum(high, side - least - first), -1)
-
-    def draw(self, corner: Zyx, size: Zyx, shape: Zyx, rng: np.random.Generator) -> tuple[Zyx, Zyx]:
-        """Corner and extent of one crop, uniform among all sides and shifts that fit; z is as it is.
-
-        The same distribution as the published redrawing until one fits, which also never ended where none did.
-        """
-        first, count, pairs = self.places(corner, shape)
-        upto = np.cumsum(pairs)
-        number = int(rng.integers(upto[-1]))
-        i = int(np.searchsorted(upto, number, side="right"))
-        dy, dx = divmod(number - (int(upto[i - 1]) if i else 0), int(count[i, 1]))
-        y, x = corner[1] + int(first[i, 0]) + dy, corner[2] + int(first[i, 1]) + dx
-        return (corner[0], y, x), (size[0], int(self.sides[i, 0]), int(self.sides[i, 1]))
-
-
-def _half_up(value: float) -> int:
-    return math.floor(value + 0.5)
-
-
 # ------------------------------------------------------------------------------------------------ survey
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What coordinates need of a scan, so that its volume is opened once."""
-
-    scan: str
-    shape: Zyx
-    box: Box
-    found: str  # what the box is around: lungs, body, scan
-    spacing_mm: tuple[float, float, float]  # (x, y, z), as are positions
-    origin_mm: tuple[float, float, float]
-    tissue: bytes | None  # the tissue mask, packed
-
-    def unpacked(self) -> np.ndarray:
-        """The tissue mask, boolean (z, y, x)."""
-        bits = np.frombuffer(zlib.decompress(self.tissue), np.uint8)
-        return np.unpackbits(bits, count=math.prod(self.shape)).reshape(self.shape).astype(bool)
-
-
-def survey(folder: Path, scan: str, role: Role, frame: Frame, tissue_hu: float | None) -> Survey:
-    """Open one resampled scan in a role: its box, its geometry and, with a `tissue_hu`, its tissue mask.
+def survey(folder: Path, scan: str, role: Role, tissue_hu: float | None) -> Survey:
+    """Open one resampled scan in a role: its boxes, its geometry and, with a `tissue_hu`, its tissue mask.
 
     The mask takes some 2 % of the scan.
     """
     logs.opened(scan, role, PRETRAIN)
     volume = read_resampled(folder / f"{scan}.h5")
-    box, found = find_box(volume.image, volume.spacing_mm, frame)
+    boxes = find_boxes(volume.image, volume.spacing_mm)
     packed = None
     if tissue_hu is not None:
         packed = zlib.compress(np.packbits(volume.image >= tissue_hu).tobytes(), 1)
-    return Survey(scan, tuple(volume.image.shape), box, found, volume.spacing_mm, volume.origin_mm, packed)
+    return Survey(scan, tuple(volume.image.shape), boxes, volume.spacing_mm, volume.origin_mm, packed)
 
 
 def survey_all(
@@ -144,7 +55,7 @@ def survey_all(
 ) -> dict[str, Survey]:
     """Every scan surveyed, each opened once in its role; those named with their tissue mask."""
     jobs = [
-        (folder, scan, role, settings.frame, settings.rule.tissue_hu if scan in with_tissue else None)
+        (folder, scan, role, settings.rule.tissue_hu if scan in with_tissue else None)
         for scan, role in scans.items()
     ]
     processes = min(workers, max(1, len(jobs) // SCANS_A_PROCESS))
@@ -159,94 +70,8 @@ def survey_all(
     return found
 
 
-def _survey(job: tuple[Path, str, Role, Frame, float | None]) -> Survey:
+def _survey(job: tuple[Path, str, Role, float | None]) -> Survey:
     return survey(*job)
-
-
-class Places:
-    """Where a coordinate lies in each of many surveyed scans, worked out for all of them at once."""
-
-    def __init__(self, surveys: dict[str, Survey], size: Zyx, frame: Frame) -> None:
-        self.scans = sorted(surveys)
-        self.row = {scan: row for row, scan in enumerate(self.scans)}
-        self.size, self.frame = size, frame
-        ordered = [surveys[scan] for scan in self.scans]
-        self.shape = np.array([s.shape for s in ordered], np.int64)  # (m, 3)
-        self.start = np.array([s.box.start for s in ordered], np.float64)
-        self.extent = np.array([s.box.stop for s in ordered], np.float64) - self.start
-        self.spacing_mm = np.array([s.spacing_mm for s in ordered])
-        self.origin_mm = np.array([s.origin_mm for s in ordered])
-
-    def coordinate(self, scan: str, corner: Zyx) -> tuple[float, float, float]:
-        """A corner in the frame: itself, or the patch's centre as a fraction of the scan's box."""
-        return tuple(map(float, corner)) if self.frame == "voxel" else self.fraction(scan, corner)
-
-    def fraction(self, scan: str, corner: Zyx) -> tuple[float, float, float]:
-        """The patch's centre as a fraction of the scan's box (in frame `voxel`, of the scan)."""
-        i = self.row[scan]
-        return tuple(((np.array(corner) + np.array(self.size) / 2 - self.start[i]) / self.extent[i]).tolist())
-
-    def exact(self, coordinate: Sequence[float]) -> np.ndarray:
-        """The coordinate's corner in every scan, float64 (m, 3), not rounded."""
-        if self.frame == "voxel":
-            return np.broadcast_to(np.asarray(coordinate, np.float64), self.start.shape)
-        return self.start + np.asarray(coordinate) * self.extent - np.array(self.size) / 2
-
-    def corners(self, coordinate: Sequence[float]) -> np.ndarray:
-        """The coordinate's corner in every scan, int64 (m, 3), rounded half up; it may lie outside."""
-        # A billionth against halves that arithmetic has left just below themselves.
-        return np.floor(self.exact(coordinate) + 0.5 + 1e-9).astype(np.int64)
-
-    def inside(self, corners: np.ndarray) -> np.ndarray:
-        """Whether the patch at each scan's corner lies in the scan, boolean (m,)."""
-        return ((corners >= 0) & (corners + np.array(self.size) <= self.shape)).all(axis=1)
-
-    def patches(self, coordinate: Sequence[float], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centres in mm (n, 3) of the patch laid in the scans of those rows, and whether it fits there."""
-        corners = self.corners(coordinate)[rows]
-        extents = np.broadcast_to(np.array(self.size), corners.shape)
-        centres = self.centres_mm(rows, corners, extents)
-        return centres, ((corners >= 0) & (corners + extents <= self.shape[rows])).all(axis=1)
-
-    def holders(
-        self, scan: str, rows: np.ndarray, first: Zyx, shape: Zyx, jitter: JitterRange | None
-    ) -> np.ndarray:
-        """How many scans of those rows can hold the patch of each corner of `scan`, and a jittered crop of it.
-
-        int32 of that shape, `first` being the first corner. Along each axis a scan holds the corners of an interval,
-        so it adds one to a box; all boxes come from the differences at their corners, summed up.
-        """
-        i = self.row[scan]
-        starts, stops = np.empty((2, 3, len(rows)), np.int64)
-        for axis, (begin, side) in enumerate(zip(first, shape, strict=True)):
-            corner = np.arange(begin, begin + side, dtype=np.float64)
-            if self.frame != "voxel":
-                fraction = (corner + self.size[axis] / 2 - self.start[i, axis]) / self.extent[i, axis]
-                corner = (
-                    self.start[rows, axis, None]
-                    + fraction * self.extent[rows, axis, None]
-                    - self.size[axis] / 2
-                )
-            there = np.broadcast_to(np.floor(corner + 0.5 + 1e-9), (len(rows), side))
-            low, high = np.zeros(len(rows)), self.shape[rows, axis] - self.size[axis]
-            if jitter and axis > 0:
-                low, high = jitter.bounds(axis, low, high + self.size[axis], high)
-            holds = (there >= low[:, None]) & (there <= high[:, None])
-            starts[axis] = holds.argmax(axis=1)
-            stops[axis] = np.where(holds.any(axis=1), side - holds[:, ::-1].argmax(axis=1), starts[axis])
-        count = np.zeros([side + 1 for side in shape], np.int32)
-        for corner in np.ndindex(2, 2, 2):
-            z, y, x = (stops[axis] if far else starts[axis] for axis, far in enumerate(corner))
-            np.add.at(count, (z, y, x), -1 if sum(corner) % 2 else 1)
-        for axis in range(3):
-            np.cumsum(count, axis=axis, out=count)
-        return count[:-1, :-1, :-1]
-
-    def centres_mm(self, rows: np.ndarray, corners: np.ndarray, extents: np.ndarray) -> np.ndarray:
-        """World positions (n, 3) in (x, y, z) of the centres of boxes (n, 3) in the scans of those rows."""
-        middle = (corners + (extents - 1) / 2)[:, ::-1]
-        mm = middle * self.spacing_mm[rows] + self.origin_mm[rows]
-        return np.round(mm, 4) + 0.0  # never -0
 
 
 # --------------------------------------------------------------------------------------------- discovery
@@ -254,14 +79,11 @@ class Places:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What the stage writes: patterns, their crops (CROP, ordered), the places in all training patients, figures."""
+    """What the stage writes: patterns, their crops (CROP, ordered), the scans that they may lie in, figures."""
 
     patterns: list[PatternRow]
     crops: list[np.ndarray]  # one array a pattern
-    position_scans: list[str]
-    positions: list[
-        tuple[np.ndarray, np.ndarray]
-    ]  # of each pattern: centres in mm (n, 3), whether it fits (n,)
+    surveys: list[SurveyRow]  # sorted by scan
     metrics: dict
 
 
@@ -286,14 +108,13 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
     drawing = _Drawing(
         ranking, Places(surveys, settings.patch_size, settings.frame), settings, wanted, seed, Counter()
     )
-    reference_rows = np.array([drawing.places.row[scan] for scan in references])
-    patterns, crops, positions, coordinates = [], [], [], []
+    patterns, crops, coordinates = [], [], []
     for i in order.tolist():
         if len(patterns) == settings.patterns:
             break
         seen = surveys[references[i]]
         if seen.tissue is None:
-            seen = survey(folder, seen.scan, "neighbours", settings.frame, settings.rule.tissue_hu)
+            seen = survey(folder, seen.scan, "neighbours", settings.rule.tissue_hu)
         placed = drawing.place(i, seen, coordinates)
         if placed is None:
             continue
@@ -303,11 +124,15 @@ def discover(ranking: Ranking, folder: Path, settings: Coordinates, seed: int, w
         patient = ranking.patient[ranking.train[i, 0]].decode()
         crops.append(drawing.lay(len(patterns), i, coordinates[-1]))
         patterns.append(PatternRow(len(patterns), seen.scan, patient, *corner, *fraction, share))
-        positions.append(drawing.places.patches(coordinates[-1], reference_rows))
     if len(patterns) < settings.patterns:
         raise InputError(_too_few(len(patterns), len(references), settings, drawing.tally))
     metrics = _metrics(settings, wanted, surveys, crops, drawing.tally)
-    return Discovery(patterns, crops, references, positions, metrics)
+    rows = [
+        SurveyRow.of(surveys[scan.decode()], patient.decode(), split.decode())
+        for scan, patient, split in zip(ranking.scan, ranking.patient, ranking.split, strict=True)
+        if scan.decode() in surveys
+    ]
+    return Discovery(patterns, crops, rows, metrics)
 
 
 def _ranked(ranking: Ranking) -> dict[str, Role]:
@@ -496,14 +321,14 @@ def _metrics(
     tally: Counter,
 ) -> dict:
     refused = {rule: tally[f"refused {rule}"] for rule in _RULES}
-    found = Counter(seen.found for seen in surveys.values())
+    found = Counter(seen.boxes[settings.frame][1] for seen in surveys.values())
     warnings = []
     fallback = {"lungs": {"body": "no lungs were found, the body's box stands in"}, "body": {}, "voxel": {}}
     sentences = {**fallback[settings.frame]}
     if settings.frame != "voxel":
         sentences["scan"] = "no body was found, the whole scan stands in for its box"
     for what, words in sentences.items():
-        if named := sorted(seen.scan for seen in surveys.values() if seen.found == what):
+        if named := sorted(seen.scan for seen in surveys.values() if seen.boxes[settings.frame][1] == what):
             more = ", ..." if len(named) > 5 else ""
             warnings.append(f"in {len(named)} of {len(surveys)} scans {words}: {', '.join(named[:5])}{more}")
     if sum(refused.values()):
@@ -513,6 +338,7 @@ def _metrics(
         "patch_size": list(settings.patch_size),
         "patterns": len(crops),
         "frame": settings.frame,
+        "jitter": settings.jitter.model_dump(mode="json"),
         "k": wanted["train"] or "all",
         "k_validation": wanted["validation"] or "all",
         "crops": sum(map(len, crops)),
@@ -527,9 +353,9 @@ def _metrics(
 
 
 def write_discovery(folder: Path, found: Discovery) -> None:
-    """Write patterns.csv, crops.csv, positions.csv and metrics.json."""
+    """Write patterns.csv, crops.csv, surveys.csv and metrics.json."""
     write_patterns(folder / "patterns.csv", found.patterns)
     write_crops(folder / "crops.csv", found.crops)
-    write_positions(folder / "positions.csv", found.position_scans, found.positions)
+    write_surveys(folder / "surveys.csv", found.surveys)
     text = json.dumps(found.metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (folder / "metrics.json").write_text(text, encoding="utf-8")

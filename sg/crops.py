@@ -1,4 +1,4 @@
-"""The tables of discovery: patterns.csv, crops.csv and positions.csv.
+"""The tables of discovery: patterns.csv, crops.csv and surveys.csv.
 
 Corners are the first voxel (z, y, x) of a box, extents its sides; positions are (x, y, z) in mm, LPS.
 """
@@ -6,14 +6,16 @@ Corners are the first voxel (z, y, x) of a box, extents its sides; positions are
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sg.cohorts.records import read_rows, write_rows
 from sg.errors import InputError
+from sg.frames import Box
+from sg.laying import Survey
 
 # A row of crops.csv. rank is the place in the ranking of its split's patients: 0 is the reference itself, the nearest
 # validation patient is 1; gaps are patients that the pattern does not fit into. Resolution 0 is the fixed crop.
@@ -35,8 +37,6 @@ CROP_COLUMNS = [
     *("corner_z", "corner_y", "corner_x", "extent_z", "extent_y", "extent_x"),
     *("centre_x_mm", "centre_y_mm", "centre_z_mm"),
 ]
-# A row of positions.csv: where a pattern's centre lies in the reference scan of every training patient.
-POSITION_COLUMNS = ["pattern", "scan", "centre_x_mm", "centre_y_mm", "centre_z_mm", "fits"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,70 @@ class PatternRow:
     fraction_y: float
     fraction_x: float
     tissue: float
+
+
+@dataclass(frozen=True)
+class SurveyRow:
+    """A row of surveys.csv: a scan that patterns may be laid in, its geometry and its boxes, all in its own voxels.
+
+    Boxes are from the first voxel to the one behind the last; `found` says what stands in for a body or lungs that were
+    not found (lungs, body, scan). With it a coordinate of any frame is laid without opening a volume.
+    """
+
+    scan: str
+    patient: str
+    split: str
+    shape_z: int
+    shape_y: int
+    shape_x: int
+    spacing_x_mm: float
+    spacing_y_mm: float
+    spacing_z_mm: float
+    origin_x_mm: float
+    origin_y_mm: float
+    origin_z_mm: float
+    body_start_z: int
+    body_start_y: int
+    body_start_x: int
+    body_stop_z: int
+    body_stop_y: int
+    body_stop_x: int
+    lungs_start_z: int
+    lungs_start_y: int
+    lungs_start_x: int
+    lungs_stop_z: int
+    lungs_stop_y: int
+    lungs_stop_x: int
+    body_found: str
+    lungs_found: str
+
+    @classmethod
+    def of(cls, seen: Survey, patient: str, split: str) -> SurveyRow:
+        """The row of a surveyed scan."""
+        (body, body_found), (lungs, lungs_found) = seen.boxes["body"], seen.boxes["lungs"]
+        numbers = (
+            *seen.shape,
+            *seen.spacing_mm,
+            *seen.origin_mm,
+            *body.start,
+            *body.stop,
+            *lungs.start,
+            *lungs.stop,
+        )
+        return cls(seen.scan, patient, split, *numbers, body_found, lungs_found)
+
+    @property
+    def survey(self) -> Survey:
+        """What it is the row of, without the tissue mask."""
+        numbers = astuple(self)[3:-2]
+        shape, spacing_mm, origin_mm, *corners = (numbers[i : i + 3] for i in range(0, len(numbers), 3))
+        body, lungs = Box(*corners[:2]), Box(*corners[2:])
+        boxes = {
+            "voxel": (Box((0, 0, 0), shape), "scan"),
+            "body": (body, self.body_found),
+            "lungs": (lungs, self.lungs_found),
+        }
+        return Survey(self.scan, shape, boxes, spacing_mm, origin_mm)
 
 
 def write_patterns(path: Path, rows: Iterable[PatternRow]) -> None:
@@ -80,10 +144,14 @@ def read_crops(path: Path) -> np.ndarray:
     )
 
 
-def read_positions(path: Path) -> Iterator[tuple[int, str, tuple[float, float, float], bool]]:
-    """The rows of positions.csv one by one: pattern, scan, centre in mm (x, y, z), whether the patch fits there."""
-    for pattern, scan, x, y, z, fits in _read_table(path, POSITION_COLUMNS):
-        yield int(pattern), scan, (float(x), float(y), float(z)), fits == "1"
+def write_surveys(path: Path, rows: Iterable[SurveyRow]) -> None:
+    """Write surveys.csv."""
+    write_rows(path, SurveyRow, rows)
+
+
+def read_surveys(path: Path) -> list[SurveyRow]:
+    """The rows of surveys.csv."""
+    return read_rows(path, SurveyRow)
 
 
 def _triples(cells: list[str]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
@@ -95,26 +163,11 @@ def write_crops(path: Path, crops: Iterable[np.ndarray]) -> None:
     _write_table(path, CROP_COLUMNS, (cells for rows in crops for cells in _crop_cells(rows)))
 
 
-def write_positions(
-    path: Path, scans: Sequence[str], positions: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> None:
-    """Write positions.csv: of each pattern its centres in mm (n, 3) in those scans (n), and whether it fits (n,)."""
-    _write_table(path, POSITION_COLUMNS, _position_cells(scans, positions))
-
-
 def _crop_cells(crops: np.ndarray) -> Iterator[list[object]]:
     for pattern, rank, resolution, scan, patient, split, corner, extent, centre in crops:
         texts = (text.decode() for text in (scan, patient, split))
         centres = (repr(float(value)) for value in centre)
         yield [pattern, rank, resolution, *texts, *corner, *extent, *centres]
-
-
-def _position_cells(
-    scans: Sequence[str], positions: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> Iterator[list[object]]:
-    for pattern, (centres, fits) in enumerate(positions):
-        for scan, centre, fit in zip(scans, centres, fits, strict=True):
-            yield [pattern, scan, *(repr(float(value)) for value in centre), int(fit)]
 
 
 def _write_table(path: Path, columns: list[str], rows: Iterable[list[object]]) -> None:

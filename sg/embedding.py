@@ -23,10 +23,9 @@ from torch.nn import functional
 from sg import console, logs
 from sg.errors import InputError
 from sg.intensity import to_unit
-from sg.networks.autoencoder import AutoEncoder
-from sg.networks.initial import initialize
+from sg.networks.autoencoder import AutoEncoder, untrained
 from sg.params import Embed
-from sg.randomness import generator, torch_generator
+from sg.randomness import generator
 from sg.roles import PRETRAIN, Role, Roles
 from sg.storage import create_h5, open_h5, write_array
 from sg.training import Batch, Fitted, fit, index_batches
@@ -98,8 +97,7 @@ def learn_embedding(
     """
     with open_h5(thumbnails) as file:
         scans = Thumbnails(file, roles)
-        model = AutoEncoder(settings.width, settings.depth)
-        initialize(model, torch_generator(seed, "embed", "", "weights"))
+        model = untrained(settings.width, settings.depth, seed)
         fitted = train_autoencoder(model, scans, settings, seed, state, folder / "history.csv")
         vectors = embed(model, scans)
         warnings = tuple(_doubts(vectors))

@@ -32,28 +32,26 @@ class Box(NamedTuple):
     stop: tuple[int, int, int]
 
 
-def find_box(
-    image: np.ndarray, spacing_mm: tuple[float, float, float], frame: Frame
-) -> tuple[Box, Literal["lungs", "body", "scan"]]:
-    """The box of a frame in an image (z, y, x) in HU with spacing (x, y, z), and what it was found around.
+def find_boxes(
+    image: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> dict[Frame, tuple[Box, Literal["lungs", "body", "scan"]]]:
+    """The box of every frame in an image (z, y, x) in HU with spacing (x, y, z), and what it was found around.
 
     Where no lungs are found the body stands in, where no body is found the whole scan; `voxel` is the whole scan.
     """
-    if frame == "lungs" and (box := lungs_box(image, spacing_mm)):
-        return box, "lungs"
-    if frame in ("lungs", "body") and (box := body_box(image, spacing_mm)):
-        return box, "body"
-    return Box((0, 0, 0), image.shape), "scan"
+    whole = (Box((0, 0, 0), tuple(image.shape)), "scan")
+    found = _cored(image, spacing_mm)
+    if found is None:
+        return {"voxel": whole, "body": whole, "lungs": whole}
+    body = (_body(found), "body")
+    lungs = _lungs(found)
+    return {"voxel": whole, "body": body, "lungs": (lungs, "lungs") if lungs else body}
 
 
 def body_box(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Box | None:
     """The box around the largest thing denser than air, without the table; None if it is under half a litre."""
-    coarse, steps, voxel_mm = _coarse(image, spacing_mm)
-    core, radius = _core(coarse, voxel_mm)
-    if core is None:
-        return None
-    (around,) = ndimage.find_objects(core.view(np.uint8))
-    return _full(around, (0, radius, radius), steps, image.shape)
+    found = _cored(image, spacing_mm)
+    return _body(found) if found else None
 
 
 def lungs_box(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Box | None:
@@ -62,10 +60,34 @@ def lungs_box(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Box 
     Inside means that the body closes around it in the axial slice, so that lungs cut by the first or last slice count
     and the air around the patient does not. None if the largest is under 0.4 litres.
     """
+    found = _cored(image, spacing_mm)
+    return _lungs(found) if found else None
+
+
+class _Cored(NamedTuple):
+    """Every n-th voxel of an image and the core of the body there: what both boxes are found in; all (z, y, x)."""
+
+    shape: tuple[int, ...]  # of the image
+    coarse: np.ndarray
+    steps: tuple[int, ...]
+    voxel_mm: tuple[float, ...]
+    core: np.ndarray
+    radius: int
+
+
+def _cored(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> _Cored | None:
     coarse, steps, voxel_mm = _coarse(image, spacing_mm)
-    core, _ = _core(coarse, voxel_mm)
-    if core is None:
-        return None
+    core, radius = _core(coarse, voxel_mm)
+    return None if core is None else _Cored(image.shape, coarse, steps, voxel_mm, core, radius)
+
+
+def _body(found: _Cored) -> Box:
+    (around,) = ndimage.find_objects(found.core.view(np.uint8))
+    return _full(around, (0, found.radius, found.radius), found.steps, found.shape)
+
+
+def _lungs(found: _Cored) -> Box | None:
+    coarse, core = found.coarse, found.core
     # Of all that is dense only what the core belongs to: a hollow table closes around air as well.
     dense, _ = ndimage.label(coarse >= LUNG_HU)
     body = dense == np.bincount(dense[core]).argmax()
@@ -75,7 +97,7 @@ def lungs_box(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Box 
         outside[np.unique(edge)] = True
     spaces, count = ndimage.label((coarse < LUNG_HU) & ~outside[holes])
     sizes = np.bincount(spaces.ravel(), minlength=count + 1)[1:]
-    if count == 0 or sizes.max() * np.prod(voxel_mm) < LUNGS_LITRES * 1e6:
+    if count == 0 or sizes.max() * np.prod(found.voxel_mm) < LUNGS_LITRES * 1e6:
         return None
     boxes = ndimage.find_objects(spaces)
     lungs = [boxes[i] for i in np.flatnonzero(sizes >= SECOND_LUNG * sizes.max())]
@@ -83,7 +105,7 @@ def lungs_box(image: np.ndarray, spacing_mm: tuple[float, float, float]) -> Box 
         slice(min(box[axis].start for box in lungs), max(box[axis].stop for box in lungs))
         for axis in range(3)
     ]
-    return _full(around, (0, 0, 0), steps, image.shape)
+    return _full(around, (0, 0, 0), found.steps, found.shape)
 
 
 def _core(coarse: np.ndarray, voxel_mm: Sequence[float]) -> tuple[np.ndarray | None, int]:

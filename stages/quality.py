@@ -1,14 +1,21 @@
 """Measure whether the crops of a pattern show the same anatomy."""
 
 from sg import paths
-from sg.quality import in_a_line, measure, write_quality
+from sg.quality.measuring import Sources, in_a_line, measure, write_quality
+from sg.roles import read_roles
 from sg.stage import stage
 
 if __name__ == "__main__":
     with stage("quality", __doc__) as run:
-        settings = run.read("quality")
-        rows, figures = measure(
-            paths.COORDINATES, paths.PATTERNS, paths.TRUTH, settings.random_patients, run.seed
+        sources = Sources(
+            paths.COORDINATES,
+            paths.TRUTH,
+            paths.PATTERNS,
+            paths.RANKING,
+            paths.THUMBNAILS,
+            paths.SCANS,
+            paths.EMBED,
         )
-        write_quality(run.output(paths.QUALITY), rows, figures)
-        run.summary(in_a_line(figures))
+        found = measure(sources, read_roles(paths.ROLES), run.read("quality").registrations, run.seed)
+        write_quality(run.output(paths.QUALITY), found)
+        run.summary(in_a_line(found.figures))

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from sg import coordinates
-from sg.coordinates import JitterRange, Places, Survey, demands, discover, survey, write_discovery
-from sg.crops import CROP, read_crops, read_patterns, read_positions
+from sg.coordinates import demands, discover, survey, write_discovery
+from sg.crops import CROP, SurveyRow, read_crops, read_patterns, read_surveys
 from sg.errors import InputError
-from sg.frames import Box
+from sg.frames import Box, find_boxes
+from sg.laying import JitterRange, Places, Survey
 from sg.neighbors import rank
 from sg.params import Jitter
 from sg.processes import Lost
@@ -120,7 +121,7 @@ def test_the_same_bytes_in_whatever_order_processes_survey_and_others_for_anothe
         (tmp_path / folder).mkdir()
         write_discovery(tmp_path / folder, discover(in_a_row(8, 3), scans, settings(), seed, workers))
     assert workers_used == {1, 2}
-    for file in ("patterns.csv", "crops.csv", "positions.csv", "metrics.json"):
+    for file in ("patterns.csv", "crops.csv", "surveys.csv", "metrics.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert (tmp_path / "one" / "crops.csv").read_bytes() != (tmp_path / "other" / "crops.csv").read_bytes()
 
@@ -151,9 +152,7 @@ def test_the_tables_read_back_as_they_were_written(scans, tmp_path):
     crops = read_crops(tmp_path / "crops.csv")
     assert crops.dtype == CROP
     np.testing.assert_array_equal(crops, np.concatenate(found.crops))
-    rows = list(read_positions(tmp_path / "positions.csv"))
-    assert len(rows) == 3 * 8
-    assert rows[8][:2] == (1, name(0))
+    assert read_surveys(tmp_path / "surveys.csv") == found.surveys
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["patch_size"], metrics["patterns"], metrics["crops"]) == ([2, 4, 4], 3, 3 * (3 * 2 + 1))
 
@@ -168,14 +167,41 @@ def test_a_crops_centre_in_mm_follows_from_corner_extent_and_geometry(scans):
             assert crop["centre_mm"] == pytest.approx(expected)
 
 
-def test_positions_say_where_a_pattern_lies_in_every_training_patient(scans):
-    found = discover(in_a_row(8, 3), scans, settings(), 1, 1)
-    assert found.position_scans == [name(i) for i in range(8)]
-    for crops, (centres, fits) in zip(found.crops, found.positions, strict=True):
-        assert fits.dtype == bool
-        for crop in crops[(crops["resolution"] == 0) & (crops["split"] == b"train")]:
-            assert crop["centre_mm"] == pytest.approx(centres[int(crop["scan"], 16)])
-            assert fits[int(crop["scan"], 16)]
+def test_surveys_lay_a_pattern_again_where_it_was_laid(scans):
+    """By the table alone, in another order and without any volume."""
+    for frame in ("voxel", "body"):
+        found = discover(in_a_row(8, 3), scans, settings(frame=frame), 1, 1)
+        assert [row.scan for row in found.surveys] == [name(i) for i in range(11)]
+        assert [row.split for row in found.surveys] == ["train"] * 8 + ["validation"] * 3
+        at = Places({row.scan: row.survey for row in reversed(found.surveys)}, (2, 4, 4), frame)
+        for pattern, crops in zip(found.patterns, found.crops, strict=True):
+            corner = (pattern.corner_z, pattern.corner_y, pattern.corner_x)
+            corners = at.corners(at.coordinate(pattern.scan, corner))
+            fixed = crops[crops["resolution"] == 0]
+            rows = [at.row[scan.decode()] for scan in fixed["scan"]]
+            np.testing.assert_array_equal(corners[rows], fixed["corner"])
+            np.testing.assert_array_equal(
+                at.centres_mm(np.array(rows), corners[rows], fixed["extent"]), fixed["centre_mm"]
+            )
+            assert at.holds(corners, JitterRange.of(settings().jitter, (2, 4, 4)))[rows].all()
+
+
+def test_a_survey_s_row_is_that_of_its_scan(tmp_path):
+    image = np.full((40, 90, 100), -1000, np.int16)
+    image[2:, 10:70, 8:92] = 40
+    image[6:34, 20:60, 54:84] = -850
+    write_scan(tmp_path, 1, image, origin_mm=(1.5, -2.25, 3.0))
+    row = SurveyRow.of(survey(tmp_path, name(1), "neighbours", None), "somebody", "train")
+    assert (row.scan, row.patient, row.split) == (name(1), "somebody", "train")
+    assert (row.shape_z, row.shape_y, row.shape_x) == (40, 90, 100)
+    assert (row.spacing_x_mm, row.spacing_y_mm, row.spacing_z_mm) == SPACING_MM
+    assert (row.origin_x_mm, row.origin_y_mm, row.origin_z_mm) == (1.5, -2.25, 3.0)
+    assert (row.body_start_z, row.body_start_y, row.body_start_x) == (2, 10, 8)
+    assert (row.body_stop_z, row.body_stop_y, row.body_stop_x) == (40, 70, 92)
+    assert (row.lungs_start_z, row.lungs_start_y, row.lungs_start_x) == (6, 20, 54)
+    assert (row.lungs_stop_z, row.lungs_stop_y, row.lungs_stop_x) == (34, 60, 84)
+    assert (row.body_found, row.lungs_found) == ("body", "lungs")
+    assert row.survey.boxes == find_boxes(image, SPACING_MM)
 
 
 def test_crops_lie_inside_their_scans_and_have_the_right_extent(scans):
@@ -328,11 +354,9 @@ def test_how_many_patients_can_hold_each_corner_is_what_trying_each_gives(boxes,
         name(i): Survey(
             name(i),
             scan,
-            Box(start, tuple(a + b for a, b in zip(start, extent, strict=True))),
-            "",
+            {frame: (Box(start, tuple(a + b for a, b in zip(start, extent, strict=True))), "")},
             SPACING_MM,
             (0, 0, 0),
-            None,
         )
         for i, (start, extent, scan) in enumerate(boxes)
     }
@@ -351,6 +375,7 @@ def test_how_many_patients_can_hold_each_corner_is_what_trying_each_gives(boxes,
                 for ok, c, s in zip(holds, corners, at.shape, strict=True)
             ]
         assert counted[index] == sum(holds)
+        np.testing.assert_array_equal(at.holds(corners, ranges), holds)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +413,7 @@ def test_all_asks_for_whatever_there_is():
 
 def places(boxes: list[Box], frame: str, size=(2, 4, 4), shape=(20, 40, 40)) -> Places:
     surveys = {
-        name(i): Survey(name(i), shape, box, frame, SPACING_MM, (0.0, 0.0, 0.0), None)
+        name(i): Survey(name(i), shape, {frame: (box, "")}, SPACING_MM, (0.0, 0.0, 0.0))
         for i, box in enumerate(boxes)
     }
     return Places(surveys, size, frame)
@@ -447,9 +472,7 @@ def test_a_frame_that_is_not_found_is_said(scans):
 def test_a_tissue_mask_survives_its_packing(tmp_path):
     image = noise(3, (5, 7, 9))
     write_scan(tmp_path, 1, image)
-    np.testing.assert_array_equal(
-        survey(tmp_path, name(1), "neighbours", "voxel", -150.0).unpacked(), image >= -150
-    )
+    np.testing.assert_array_equal(survey(tmp_path, name(1), "neighbours", -150.0).unpacked(), image >= -150)
 
 
 # ------------------------------------------------------------------------------------------------ jitter

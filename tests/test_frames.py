@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sg.frames import Box, body_box, find_box, lungs_box
+from sg.frames import Box, body_box, find_boxes, lungs_box
 
 SPACING_MM = (3.0, 3.0, 4.0)  # (x, y, z): 36 cubic mm a voxel, no coarser grid
 BODY = (slice(0, 40), slice(10, 70), slice(8, 92))
@@ -64,7 +64,7 @@ def test_on_a_fine_grid_the_box_is_right_to_the_voxels_looked_at():
     ],
 )
 def test_the_body_stands_in_for_lungs_and_the_scan_for_the_body(image, frame, expected):
-    assert find_box(image, SPACING_MM, frame) == expected
+    assert find_boxes(image, SPACING_MM)[frame] == expected
 
 
 def test_noise_and_the_smallest_scans_have_no_box_and_no_error():

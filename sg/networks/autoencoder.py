@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sg.networks.blocks import Encoder, Pair, spatial_mean
+from sg.networks.initial import initialize
+from sg.randomness import torch_generator
 
 
 class AutoEncoder(nn.Module):
@@ -45,3 +47,10 @@ class AutoEncoder(nn.Module):
         for level in self.decoder:
             x = level(x)
         return self.out(x)
+
+
+def untrained(width: int, depth: int, seed: int) -> AutoEncoder:
+    """The auto-encoder with the weights that its training begins with in a study of that seed."""
+    model = AutoEncoder(width, depth)
+    initialize(model, torch_generator(seed, "embed", "", "weights"))
+    return model

@@ -158,7 +158,7 @@ def run(clone, *command):
 def test_stages_need_no_scan_outside_of_their_roles(finished, copy, tmp_path):
     """With all others taken away they give the same bytes: whatever the log says, nothing else was opened."""
     for stage, outputs in {
-        "coordinates": ("coordinates/crops.csv", "coordinates/positions.csv", "coordinates/metrics.json"),
+        "coordinates": ("coordinates/crops.csv", "coordinates/surveys.csv", "coordinates/metrics.json"),
         "patches": ("patches/patterns.h5", "patches/random.h5"),
         "targets-ncc": ("targets/ncc.h5",),
         "targets-lcs": ("targets/lcs.h5",),
