@@ -230,7 +230,8 @@ def test_the_farthest_patient_is_the_one_at_the_largest_distance(made):
 def test_the_figures_of_quality_are_said(page):
     text = " ".join(page.text.split())
     assert (
-        "reach 38 % of the possible gain over random ones (95 % interval 10 to 62 %): they show the reference's anatomy "
+        "Of what the best choice of patients gains over a random one, the nearest patients reach 38 % (95 % interval 10 to "
+        "62 %): they show the reference's anatomy "
         "better than random patients do. Patients chosen by geometry alone are farther off by 3.2 mm (mean over patterns; "
         "95 % interval of geometry less nearest 1.1 to 5.4 mm), so the auto-encoder has found more than the field of view."
     ) in text
@@ -311,7 +312,7 @@ def test_where_geometry_does_better_the_page_says_so(copied):
         share=("nearest", "-0.4"),
         share_low=("nearest", "-0.6"),
     )
-    assert "reach −40 % of the possible gain" in text
+    assert "the nearest patients reach −40 % (95 % interval −60 to −20 %): they show" in text
     assert "they show the reference's anatomy worse than random patients do" in text
     assert "are nearer by 2.5 mm" in text
     assert "no more than the field of view, and not all of that" in text
@@ -336,7 +337,7 @@ def test_unknown_controls_and_missing_intervals_are_shown_as_they_are(copied):
         copied, control=("oracle-body", "by-age"), share_low=("nearest", ""), error_low=("nearest", "")
     )
     assert "by-age" in text
-    assert "reach 38 % of the possible gain over random ones: that they are better" in text
+    assert "the nearest patients reach 38 %: that they are better" in text
 
 
 def test_a_table_of_controls_without_a_column_is_named(copied):
