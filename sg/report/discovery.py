@@ -10,7 +10,7 @@ import numpy as np
 
 from sg import paths
 from sg.params import Params
-from sg.report import figures
+from sg.report import figures, quality
 from sg.report.figures import Curve
 from sg.report.pictures import Box, Picture, axial, coronal, picture, thinned
 from sg.report.tables import evenly, figure, number, read_json, read_table, said, text
@@ -19,6 +19,7 @@ from sg.storage import open_h5
 
 REFERENCES = 2
 RECONSTRUCTIONS = 4
+AVERAGED = 200  # training scans behind the mean scan: enough, and few to read
 
 
 def embedding(root: Path, study: Params) -> dict[str, Any]:
@@ -30,13 +31,16 @@ def embedding(root: Path, study: Params) -> dict[str, Any]:
             [text(value) for value in file[name][...]] for name in ("scan", "patient", "split")
         )
     thumbnails = read_thumbnails(root)
+    source_of = {row["scan"]: row["source"] for row in read_table(root / paths.SCANS, ["scan", "source"])}
+    sources = [source_of.get(scan, "") for scan in scans]
     return {
         "epochs": len(history),
         "features": vectors.shape[1],
         "scans": len(scans),
         "curves": loss_chart(history, "mean squared error", "embed", "of the auto-encoder"),
         "reconstructions": _reconstructions(root, thumbnails, study),
-        "space": _space(vectors, splits),
+        "space": _space(vectors, splits, sources),
+        "sources": list(zip(figures.MARK_SIGNS, sorted(set(sources)), strict=False)),
         "references": [
             _neighborhood(root, thumbnails, vectors, scans, patients, splits, reference, study.report.crops)
             for reference in _references(root)
@@ -83,7 +87,8 @@ def patterns(root: Path, study: Params) -> dict[str, Any]:
         rows = file["rows"][...]
         size = tuple(int(side) for side in file.attrs["patch_size"])
     shown = sorted(table, key=lambda row: int(row["pattern"]))[: study.report.patterns]
-    quality = _quality(root)
+    frame = metrics.get("frame", study.coordinates.frame)
+    found = quality.quality(root, frame)
     return {
         "count": len(table),
         "patches": len(rows),
@@ -91,10 +96,11 @@ def patterns(root: Path, study: Params) -> dict[str, Any]:
             (split, int((rows["split"] == split.encode()).sum())) for split in ("train", "validation")
         ],
         "size": size,
-        "frame": metrics.get("frame", study.coordinates.frame),
+        "frame": frame,
+        "frame_name": quality.FRAMES.get(frame, frame),
         "metrics": [(key.replace("_", " "), value) for key, value in _flat(metrics)],
-        "gallery": [_gallery_row(root, row, rows, size, study.report.crops, quality) for row in shown],
-        "quality": quality,
+        "gallery": [_gallery_row(root, row, rows, size, study.report.crops, found) for row in shown],
+        "quality": found,
     }
 
 
@@ -114,13 +120,18 @@ def _flat(tree: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
 # --------------------------------------------------------------------------------------- embedding
 
 
-def _reconstructions(root: Path, thumbnails: Thumbnails, study: Params) -> list[dict[str, Any]]:
-    """Middle coronal slices of inputs and outputs of the auto-encoder."""
+def _reconstructions(root: Path, thumbnails: Thumbnails, study: Params) -> dict[str, Any]:
+    """Middle coronal slices of inputs and outputs of the auto-encoder, beside the mean scan and its error.
+
+    The mean scan is what an output comes to that takes nothing from its input: of training scans, evenly spaced.
+    """
     with open_h5(root / paths.EMBED / "reconstructions.h5") as file:
         scans = [text(scan) for scan in file["scan"][:RECONSTRUCTIONS]]
         inputs = file["inputs"][:RECONSTRUCTIONS].astype(np.float64)
         outputs = file["outputs"][:RECONSTRUCTIONS].astype(np.float64)
     low, high = study.resample.hu_min, study.resample.hu_max
+    average, averaged = _mean_scan(root)
+    average = (average - low) / (high - low)
     shown = []
     for scan, before, after in zip(scans, inputs, outputs, strict=True):
         real, _ = thumbnails.pictures(scan)
@@ -136,13 +147,33 @@ def _reconstructions(root: Path, thumbnails: Thumbnails, study: Params) -> list[
                 "patient": thumbnails.patients[scan],
                 "pictures": pair,
                 "error": float(np.mean((after - before) ** 2)),
+                "mean_error": float(np.mean((average - before) ** 2)),
             }
         )
-    return shown
+    alt = f"middle coronal slice of the mean of {averaged} training scans"
+    mean_picture = picture(coronal(average * (high - low) + low), (1, 1), alt)
+    return {
+        "shown": shown,
+        "mean": replace(mean_picture, aspect=shown[0]["pictures"][0].aspect) if shown else mean_picture,
+        "averaged": averaged,
+        # What the outputs err less than the mean scan does, as a share: 1 gives all back, 0 nothing of a scan's own.
+        "kept": 1 - sum(row["error"] for row in shown) / max(sum(row["mean_error"] for row in shown), 1e-300),
+    }
 
 
-def _space(vectors: np.ndarray, splits: list[str]) -> figures.Chart | None:
-    """The vectors along the two directions in which they differ most (principal components)."""
+def _mean_scan(root: Path) -> tuple[np.ndarray, int]:
+    """The mean thumbnail (z, y, x), HU, of training scans that patterns are learned from, and of how many."""
+    with open_h5(root / paths.THUMBNAILS) as file:
+        rows = np.flatnonzero((file["split"][...] == b"train") & file["pretrain"][...])
+        rows = rows[evenly(len(rows), AVERAGED)]
+        total = np.zeros(file["thumbnails"].shape[1:])
+        for row in rows:
+            total += file["thumbnails"][row]
+    return total / max(len(rows), 1), len(rows)
+
+
+def _space(vectors: np.ndarray, splits: list[str], sources: list[str]) -> figures.Chart | None:
+    """The vectors along the two directions in which they differ most (principal components), by split and source."""
     if len(vectors) < 3 or vectors.shape[1] < 2:
         return None
     centred = vectors - vectors.mean(axis=0)
@@ -152,14 +183,16 @@ def _space(vectors: np.ndarray, splits: list[str]) -> figures.Chart | None:
     points = np.round(centred @ directions.T, 6)
     share = 100 * strength[:2] ** 2 / max(float(np.sum(strength**2)), 1e-300)
     groups = [
-        (points[[split == wanted for split in splits]], series)
-        for series, wanted in enumerate(("train", "validation", "test"))
+        (points[[one == (split, source) for one in zip(splits, sources, strict=True)]], series, mark)
+        for series, split in enumerate(("train", "validation", "test"))
+        for mark, source in enumerate(sorted(set(sources)))
     ]
     return figures.scatter(
         [group for group in groups if len(group[0])],
         f"first component, {share[0]:.0f} % of the variance",
         f"second component, {share[1]:.0f} %",
-        f"{len(vectors)} scans along the two main directions of the embedding, coloured by split",
+        f"{len(vectors)} scans along the two main directions of the embedding, coloured by split"
+        + (", marked by source" if len(set(sources)) > 1 else ""),
         "space",
     )
 
@@ -244,7 +277,7 @@ def _gallery_row(
     rows: np.ndarray,
     size: tuple[int, ...],
     crops: int,
-    quality: dict[str, Any],
+    found: dict[str, Any],
 ) -> dict[str, Any]:
     """One pattern: where its reference crop lies, that crop, and crops at evenly spaced ranks up to the farthest."""
     name = int(pattern["pattern"])
@@ -266,7 +299,6 @@ def _gallery_row(
         shown.append(
             {"rank": rank, "patient": patient, "picture": picture(axial(patch), (pixel[0], pixel[1]), alt)}
         )
-    figure_mm = next((row for row in quality["patterns"] if row["pattern"] == name), None)
     return {
         "pattern": name,
         "patient": pattern["patient"],
@@ -274,7 +306,7 @@ def _gallery_row(
         "tissue": number(pattern["tissue"]),
         "place": _place(root, pattern, size),
         "crops": shown,
-        "quality": figure_mm,
+        "quality": found["patterns"].get(name),
     }
 
 
@@ -294,47 +326,3 @@ def _place(root: Path, pattern: dict[str, str], size: tuple[int, ...]) -> Pictur
     upright = thinned(middle[::-1])
     aspect = (width * x_mm) / (depth * z_mm)
     return replace(picture(upright, (1, 1), alt, outline), aspect=aspect)
-
-
-def _quality(root: Path) -> dict[str, Any]:
-    """How far a pattern's crops lie from the reference in the atlas, against random patients; empty without truth."""
-    metrics = read_json(root / paths.QUALITY / "metrics.json")
-    table = read_table(root / paths.QUALITY / "patterns.csv", ["pattern"])
-    known = [
-        {
-            "pattern": int(row["pattern"]),
-            "crops_mm": number(row["crops_mm"]),
-            "random_mm": number(row["random_mm"]),
-        }
-        for row in table
-        if row.get("crops_mm") and row.get("random_mm")
-    ]
-    known = [row for row in known if np.isfinite([row["crops_mm"], row["random_mm"]]).all()]
-    crops_mm, random_mm = (
-        [row[name] for row in sorted(known, key=lambda row: row["pattern"])]
-        for name in ("crops_mm", "random_mm")
-    )
-    nearer = sum(row["crops_mm"] < row["random_mm"] for row in known)
-    chart = None
-    if known:
-        labels = [str(row["pattern"]) for row in sorted(known, key=lambda row: row["pattern"])]
-        chart = figures.against_chance(
-            crops_mm,
-            random_mm,
-            labels if len(known) <= 40 else [""] * len(known),
-            f"median atlas distance of {len(known)} patterns: {nearer} lie nearer in the nearest patients than in random",
-        )
-    names = (
-        "crops_mm",
-        "random_mm",
-        "gain_mm",
-        "gain_mm_interval",
-        "correlation_within",
-        "correlation_across",
-    )
-    return {
-        **{name: metrics.get(name) for name in names},
-        "patterns": known,
-        "nearer": nearer,
-        "chart": chart,
-    }

@@ -22,6 +22,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 INK, SOFT, LINE, PAPER = "#010203", "#020304", "#030405", "#040506"
 SERIES = ("#050607", "#060708", "#070809", "#08090a", "#090a0b", "#0a0b0c")
+# As matplotlib draws them, and as the page's words do.
+MARKS, MARK_SIGNS = ("o", "s", "D", "^", "v", "P"), ("●", "■", "◆", "▲", "▼", "✚")
 _VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)
 }
@@ -70,6 +72,17 @@ class Group:
     mean: float
     sd: float  # NaN where there is one trial
     mark: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One value with its interval, in a row of a chart of dots."""
+
+    row: int
+    value: float
+    low: float  # NaN where there is no interval
+    high: float
+    series: int = 0
 
 
 @dataclass(frozen=True)
@@ -204,17 +217,42 @@ def against_chance(
     return _chart(figure, alt, width, "against-chance")
 
 
+def dots(values: Sequence[Dot], rows: Sequence[str], x_label: str, alt: str, name: str) -> Chart:
+    """Values with intervals, one row a name; series beside each other in a row, told by colour and mark."""
+    width, left = 480, min(200, 26 + 7.2 * max(map(len, rows), default=0))
+    there = sorted({dot.series for dot in values})
+    with _drawing(width, 62 + 38 * len(rows), left=left, right=16, top=10, bottom=48) as (figure, axes):
+        for dot in values:
+            y = dot.row + 0.24 * (there.index(dot.series) - (len(there) - 1) / 2)
+            colour = SERIES[dot.series % len(SERIES)]
+            if np.isfinite([dot.low, dot.high]).all():
+                axes.plot([dot.low, dot.high], [y, y], color=colour, linewidth=1.8)
+            axes.plot([dot.value], [y], marker=MARKS[dot.series % len(MARKS)], markersize=6.5, color=colour,
+                      markeredgecolor=PAPER, markeredgewidth=0.7, linestyle="none", zorder=3)  # fmt: skip
+        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(
+            0, 1.06 * max((v for dot in values for v in (dot.value, dot.high) if v == v), default=1)
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(axis="x")
+        axes.set_xlabel(x_label)
+    return _chart(figure, alt, width, name)
+
+
 def scatter(
-    groups: Sequence[tuple[np.ndarray, int]], x_label: str, y_label: str, alt: str, name: str
+    groups: Sequence[tuple[np.ndarray, int, int]], x_label: str, y_label: str, alt: str, name: str
 ) -> Chart:
-    """Points (n, 2) in groups, each with its number of series."""
+    """Points (n, 2) in groups, each with the number of its colour and of its mark."""
     width = 420
     with _drawing(width, 330, left=30, right=14, top=12, bottom=30) as (figure, axes):
-        for points, series in groups:
+        for points, series, mark in groups:
             axes.scatter(
                 points[:, 0],
                 points[:, 1],
                 s=30,
+                marker=MARKS[mark % len(MARKS)],
                 color=SERIES[series],
                 edgecolor=PAPER,
                 linewidth=0.7,

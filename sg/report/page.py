@@ -66,6 +66,7 @@ def render(values: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": tables.percent,
+        "whole_percent": tables.whole_percent,
         "p": tables.p_value,
         "figure": tables.figure,
         "many": tables.many,

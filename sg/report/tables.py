@@ -74,6 +74,11 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.2f}".replace("-", "−")
 
 
+def whole_percent(value: float) -> str:
+    """A share in whole percent; a dash where there is none. Never −0."""
+    return "–" if math.isnan(value) else f"{round(100 * value) + 0:d}".replace("-", "−")
+
+
 def p_value(value: float) -> str:
     """A p-value with three decimals; a dash where there is none."""
     if math.isnan(value):

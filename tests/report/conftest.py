@@ -346,26 +346,67 @@ def write_patterns(
         write_array(file, "rows", np.array(rows, kind))
         file.attrs["patch_size"] = np.array(PATCH, "i4")
         file.attrs["hu_min"], file.attrs["hu_max"], file.attrs["patterns"] = -1000.0, 1000.0, PATTERNS
-    nearer = [14.5, 20.0, 11.0, 31.0, 17.0]
+    write_quality(root, truth)
+
+
+NEAREST_MM = [14.5, 20.0, 11.0, 31.0, 17.0]  # by pattern; in random patients 24 and up
+# frame, control, error and its interval, share of the gain, what it is farther than nearest
+CONTROLS = [
+    ("voxel", "nearest", (30.5, 25.0, 36.0), (0.21, 0.05, 0.4), (0.0, 0.0, 0.0)),
+    ("voxel", "random", (34.0, 28.0, 41.0), (0.0, 0.0, 0.0), (3.5, 1.0, 6.0)),
+    ("voxel", "oracle-point", (12.5, 9.0, 15.0), (1.0, 1.0, 1.0), (-18.0, -22.0, -14.0)),
+    ("lungs", "nearest", (17.0, 13.0, 21.0), (0.382, 0.104, 0.617), (0.0, 0.0, 0.0)),
+    ("lungs", "geometry", (20.5, 16.0, 24.0), (0.15, -0.06, 0.31), (3.2, 1.1, 5.4)),
+    ("lungs", "oracle-body", (9.5, 7.0, 12.0), (0.81, 0.7, 0.9), (-7.0, -9.0, -5.0)),
+    ("lungs", "oracle-point", (6.25, 4.0, 8.0), (1.0, 1.0, 1.0), (-10.0, -13.0, -8.0)),
+    ("lungs", "random", (26.0, 21.0, 30.0), (0.0, 0.0, 0.0), (8.0, 3.0, 12.0)),
+    ("none", "affine", (11.5, 8.0, 15.0), (0.7, 0.5, 0.85), (-5.5, -8.0, -2.0)),
+]
+
+
+def write_quality(root: Path, truth: bool, k: int = K, patients: int = 40) -> None:
+    """What stage `quality` writes: for the study's frame and another, or for data without truth."""
+    names = ["error_mm", "error_low", "error_high", "share", "share_low", "share_high"]
+    names += ["against_nearest_mm", "against_nearest_low", "against_nearest_high", "spread_mm", "purity"]
+    rows = [
+        [frame, control, k, patients, PATTERNS, *error, *share, *against, 15.25, 0.725]
+        for frame, control, error, share, against in CONTROLS
+    ]
+    write_csv(
+        root / paths.QUALITY / "controls.csv",
+        ["frame", "control", "k", "patients", "patterns", *names],
+        rows if truth else [],
+    )
+    header = ["pattern", "scan", "crops", "crops_mm", "random_mm", "oracle_mm", "validation", "validation_mm"]
+    header += ["spread_mm", "purity", "nearest_pattern_mm", "overlap", "within"]
+    known = [
+        [n, f"{n:012x}", 5, NEAREST_MM[n], 24.0 + n, 6.0, 2, 18.0, 15.0 + n, 0.8, 44.5 + n, 0.1, 0.5]
+        for n in range(PATTERNS)
+    ]
     write_csv(
         root / paths.QUALITY / "patterns.csv",
-        ["pattern", "crops_mm", "random_mm"],
-        [
-            [number, nearer[number] if truth else "", 24.0 + number if truth else ""]
-            for number in range(PATTERNS)
-        ],
+        header,
+        known if truth else [[*row[:2], 0, "", "", "", 0, *[""] * 5, 0.5] for row in known],
     )
+    figures = {
+        "crops_mm": 17.0, "random_mm": 26.0, "oracle_mm": 6.25, "gain_mm": 11.0, "gain_mm_interval": [-4.0, 15.0],
+        "share": 0.382, "share_interval": [0.104, 0.617], "geometry_share": 0.15, "spread_mm": 15.25,
+        "spread_voxels": 5.08, "purity": 0.725, "nearest_pattern_mm": 46.5, "overlap": 0.1, "validation_mm": 18.0,
+    }  # fmt: skip
     write_json(
         root / paths.QUALITY / "metrics.json",
         {
+            **(figures if truth else dict.fromkeys(figures)),
             "patterns": PATTERNS,
             "crops": 80,
-            "crops_mm": 17.0 if truth else None,
-            "random_mm": 26.0 if truth else None,
-            "gain_mm": 11.0 if truth else None,
-            "gain_mm_interval": [-4.0, 15.0] if truth else None,
+            "frame": "lungs",
             "correlation_within": 0.571,
             "correlation_across": -0.082,
+            "classifier_accuracy": 0.845,
+            "classifier_accuracy_interval": [0.79, 0.89],
+            "classifier_untrained": 0.62,
+            "classifier_chance": 0.2,
+            "warnings": [],
         },
     )
 

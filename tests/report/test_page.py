@@ -19,7 +19,7 @@ from sg.report import discovery
 from sg.report.page import write_page
 from sg.report.provenance import versions
 from sg.storage import create_h5, open_h5, write_array
-from tests.report.conftest import PATTERNS, Made, write_study
+from tests.report.conftest import PATTERNS, Made, write_quality, write_study
 from tests.report.reading import Page
 
 HOSTILE = '"><script>alert({0})</script>&amp;{{{{ 7*7 }}}}'
@@ -229,9 +229,159 @@ def test_the_farthest_patient_is_the_one_at_the_largest_distance(made):
 
 def test_the_figures_of_quality_are_said(page):
     text = " ".join(page.text.split())
-    assert "its reference is 17 mm; cut at the same place in random patients it is 26 mm." in text
-    assert "11 mm nearer than random ones (median; interval over the patterns −4 to 15 mm)" in text
+    assert (
+        "Of what the best choice of patients gains over a random one, the nearest patients reach 38 % (95 % interval 10 to "
+        "62 %): they show the reference's anatomy "
+        "better than random patients do. Patients chosen by geometry alone are farther off by 3.2 mm (mean over patterns; "
+        "95 % interval of geometry less nearest 1.1 to 5.4 mm), so the auto-encoder has found more than the field of view."
+    ) in text
+    assert "its reference is 17 mm; cut at the same place in random patients it is 26 mm, and in the" in text
     assert "4 of 5 patterns lie nearer" in text
+    assert (
+        "spread by 15.2 mm (5.08 voxels; coordinates.min_distance, by which patterns are kept apart, is 5"
+        in text
+    )
+    assert "names the pattern of 84 % of the validation patients' patches (95 % interval 79 to 89 %)" in text
+    assert "by chance it would be 20 %, and on the vectors of the encoder before training it is 62 %" in text
+
+
+def test_the_table_of_controls_has_those_of_the_studys_frame_between_random_and_the_oracle(page):
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.tables["controls"][1:]]
+    names = [
+        "random patients",
+        "geometry alone",
+        "nearest patients",
+        "affine registration",
+        "oracle, whole body",
+    ]
+    names += ["oracle, that place"]
+    assert len(rows) == len(names)
+    assert all(row[0].startswith(name) for row, name in zip(rows, names, strict=True))
+    assert rows[1][1:] == ["20.516 to 24", "15−6 to 31", "3.21.1 to 5.4", "15.2", "72"]
+    assert rows[2][3] == "–"
+    assert [rows[0][2], rows[5][2]] == ["0", "100"]  # by definition, so without an interval
+
+
+def test_the_other_frames_stand_beside_it(page):
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.tables["frames"][1:]]
+    assert [row[:2] for row in rows] == [
+        ["voxel grid", "30.525 to 36"],
+        ["lungs' box (this study)", "1713 to 21"],
+    ]
+    assert rows[0][-1] == "215 to 40"
+
+
+def test_the_gallery_says_what_is_known_of_each_pattern(page):
+    gallery = " ".join(page.text.split("Discovered patterns")[1].split())
+    assert "14.5 mmrandom 24 mmspread 15 mmnext pattern 44.5 mm" in gallery
+
+
+def rewritten(made: Made, **cells: tuple[str, str]) -> str:
+    """The page's words after cells of controls.csv in the study's frame were given other values."""
+    path = made.root / paths.QUALITY / "controls.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for column, (control, value) in cells.items():
+            if row["control"] == control and row["frame"] == "lungs":
+                row[column] = value
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return " ".join(Page(write(made)).text.split())
+
+
+def test_where_geometry_does_as_well_the_page_says_so(copied):
+    text = rewritten(copied, against_nearest_low=("geometry", "-1.25"), share_low=("nearest", "-0.001"))
+    assert "that they are better than random patients is not shown" in text
+    assert (
+        "do as well as far as these figures tell (they differ by 3.2 mm (mean over patterns; 95 % interval of geometry "
+        "less nearest −1.25 to 5.4 mm)): the auto-encoder has found no more than the field of view."
+    ) in text
+    assert "has found more than" not in text
+
+
+def test_where_geometry_does_better_the_page_says_so(copied):
+    text = rewritten(
+        copied,
+        against_nearest_mm=("geometry", "-2.5"),
+        against_nearest_low=("geometry", "-4"),
+        against_nearest_high=("geometry", "-1"),
+        share_high=("nearest", "-0.2"),
+        share=("nearest", "-0.4"),
+        share_low=("nearest", "-0.6"),
+    )
+    assert "the nearest patients reach −40 % (95 % interval −60 to −20 %): they show" in text
+    assert "they show the reference's anatomy worse than random patients do" in text
+    assert "are nearer by 2.5 mm" in text
+    assert "no more than the field of view, and not all of that" in text
+
+
+def test_where_everybody_is_taken_nothing_is_judged(copied):
+    write_quality(copied.root, True, k=40, patients=40)
+    text = " ".join(Page(write(copied)).text.split())
+    assert "takes all 40 training patients, so there is no choice of patients to judge" in text
+    assert "field of view." not in text.split("How well discovery worked")[1].split("In the phantoms")[0]
+
+
+def test_half_a_cohort_is_called_that(copied, page):
+    note = "the nearest half of a cohort can hardly differ from a random half"
+    assert note not in page.text
+    write_quality(copied.root, True, k=21, patients=40)
+    assert note in Page(write(copied)).text
+
+
+def test_unknown_controls_and_missing_intervals_are_shown_as_they_are(copied):
+    text = rewritten(
+        copied, control=("oracle-body", "by-age"), share_low=("nearest", ""), error_low=("nearest", "")
+    )
+    assert "by-age" in text
+    assert "the nearest patients reach 38 %: that they are better" in text
+
+
+def test_a_table_of_controls_without_a_column_is_named(copied):
+    (copied.root / paths.QUALITY / "controls.csv").write_text("frame,control\n")
+    with pytest.raises(InputError, match=r"controls\.csv: the table must have the columns \['k'"):
+        write(copied)
+
+
+def test_a_reconstruction_stands_beside_the_mean_of_training_scans(made, html):
+    shown = discovery.embedding(made.root, made.study)["reconstructions"]
+    with open_h5(made.root / paths.THUMBNAILS) as file:
+        mean = file["thumbnails"][...][file["split"][...] == b"train"].astype(float).mean(axis=0)
+    with open_h5(made.root / paths.EMBED / "reconstructions.h5") as file:
+        inputs, outputs = file["inputs"][...], file["outputs"][...]
+    theirs = [((mean + 1000) / 2000 - one).__pow__(2).mean() for one in inputs]
+    ours = ((outputs.astype(float) - inputs) ** 2).mean(axis=(1, 2, 3))
+    assert [row["mean_error"] for row in shown["shown"]] == pytest.approx(theirs)
+    assert shown["kept"] == pytest.approx(1 - sum(ours) / sum(theirs))
+    assert shown["averaged"] == 10
+    assert "mean of 10 training scans" in html
+
+
+def test_an_auto_encoder_no_better_than_the_mean_scan_is_called_that(copied):
+    path = copied.root / paths.EMBED / "reconstructions.h5"
+    with open_h5(path) as file:
+        kept = {name: file[name][...] for name in ("inputs", "scan")}
+    path.unlink()
+    with create_h5(path) as file:
+        for name, array in kept.items():
+            write_array(file, name, array)
+        write_array(file, "outputs", 1 - kept["inputs"])
+    text = " ".join(Page(write(copied)).text.split())
+    assert "is no worse a copy of these 4 validation scans than what the auto-encoder gives back" in text
+
+
+def test_the_map_tells_sources_apart_where_there_are_several(copied, page):
+    assert "by source:" not in page.text
+    scans = copied.root / paths.SCANS
+    lines = scans.read_text().splitlines(keepends=True)
+    scans.write_text("".join(line.replace(",luna16,luna16,", ",other,luna16,") if n % 2 else line for n, line in enumerate(lines)))  # fmt: skip
+    shown = Page(write(copied))
+    assert "by source: ● luna16 ■ other" in " ".join(shown.text.split())
+    charts = [attributes["aria-label"] for _, attributes in shown.elements if attributes.get("role") == "img"]
+    assert sum("marked by source" in label for label in charts) == 1
 
 
 def test_parameters_are_shown_whole_and_read_back_equal(made, page):
@@ -278,6 +428,9 @@ def test_without_truth_it_says_that_only_the_eye_can_judge(bare):
     text = " ".join(bare.text.split())
     assert "is to be judged by eye" in text
     assert "correlate by 0.571 with each other, and by −0.082 with those of other patterns" in text
+    assert "84 % of the validation patients' patches" in text
+    assert "controls" not in bare.tables
+    assert "frames" not in bare.tables
     assert "random" not in bare.text.split("Discovered patterns")[1].split("How well discovery worked")[0]
 
 

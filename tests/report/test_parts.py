@@ -19,9 +19,10 @@ from PIL import Image
 
 from sg.report import figures, provenance
 from sg.report.discovery import patterns
-from sg.report.figures import Curve, Group
+from sg.report.figures import Curve, Dot, Group
 from sg.report.pictures import axial, coronal, gray, picture, png, thinned
-from sg.report.tables import evenly, figure, many, number, p_value, percent, said, short, text
+from sg.report.quality import Figure
+from sg.report.tables import evenly, figure, many, number, p_value, percent, said, short, text, whole_percent
 from tests.report.conftest import PATCH, SHAPE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,6 +133,35 @@ def test_a_chart_holds_a_point_for_each_trial_and_the_mark():
     assert re.findall(r"<text[^>]*>([^<]*)</text>", svg)[-1] == "+"
 
 
+def test_a_dot_stands_in_its_row_with_its_interval_around_it():
+    dots = [Dot(0, 10.0, 5.0, 20.0, 0), Dot(0, 15.0, math.nan, math.nan, 2), Dot(1, 40.0, 30.0, 40.0, 0)]
+    svg = str(figures.dots(dots, ["first", "second"], "mm", "alt", "d").svg)
+    spans = [
+        tuple(map(float, pair))
+        for pair in re.findall(r'd="M ([0-9.]+) [0-9.]+\s+L ([0-9.]+) [0-9.]+\s+" clip-path="[^"]*" style="[^"]*series-1', svg)
+    ]  # fmt: skip
+    assert len(spans) == 2  # no interval is drawn for the one that has none
+    (low, high), (_, last) = spans
+    assert (high - low) / (last - low) == pytest.approx(15 / 35, rel=1e-3)
+    assert "series-3" in svg
+
+
+def test_dots_of_nothing_known_are_drawn_all_the_same():
+    assert "<svg" in figures.dots([], [], "mm", "alt", "d").svg
+
+
+def test_an_interval_says_on_which_side_it_lies():
+    assert [
+        Figure(1, *ends).against(0) for ends in ((0.1, 2), (-2, -0.1), (-1, 1), (0, 2), (math.nan, 3))
+    ] == [
+        "above",
+        "below",
+        "not shown",
+        "not shown",
+        "not shown",
+    ]
+
+
 def test_curves_that_span_decades_get_plain_labels():
     chart = figures.curves([Curve([1.0, 0.1, 0.004])], "epoch", "loss", "alt", "name", log=True)
     labels = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
@@ -169,6 +199,7 @@ def test_numbers_are_written_as_published():
         "< 0.001",
         "–",
     ]
+    assert [whole_percent(share) for share in (0.382, -0.4, -0.001, math.nan)] == ["38", "−40", "0", "–"]
     assert figure(0.000123456) == "0.000123"
     assert math.isnan(number(""))
 
