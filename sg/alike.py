@@ -16,7 +16,7 @@ from sg.cohorts.records import ScanRow
 from sg.cohorts.walking import shown
 from sg.errors import InputError
 from sg.neighbors import Embeddings
-from sg.placing import Placed
+from sg.placing import SAME, Placed
 from sg.report.pictures import axial, coronal
 from sg.report.tables import text
 from sg.report.thumbnails import Thumbnails
@@ -91,6 +91,12 @@ def lines(
             f"this scan is in the cohort: scan {own.scan} of patient {shown(own.patient)} ({own.split}, for "
             f"{', '.join(own.use) or 'nothing'}); the patient is left out of the list"
         )
+    for one in found:
+        if own is None and one.distance <= SAME * float(np.linalg.norm(query.vector)):
+            yield (
+                f"patient {shown(one.patient)} may be the one of this scan: at a distance of {one.distance:.3g} from scan "
+                f"{one.scan} it may be the same scan in another file"
+            )
     heads = ("rank", "distance", "split", "scan", "patient")
     rows = [(str(one.rank), f"{one.distance:.6g}", one.split, one.scan, shown(one.patient)) for one in found]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]

@@ -87,10 +87,13 @@ def read_embedder(study: Params) -> Embedder:
     card = read_json(card_file)
     try:
         made = (tuple(card["thumbnail_shape"]), float(card["hu_min"]), float(card["hu_max"]))
-        model = AutoEncoder(int(card["width"]), int(card["depth"]))
+        size = {name: card[name] for name in ("width", "depth")}
+        # By the rules of params.yaml: a network of any other size might take all the memory there is
+        type(study.embed).model_validate({**study.embed.model_dump(), **size})
+        model = AutoEncoder(**size)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{card_file}: is no card of an auto-encoder ({error!r}); run `dvc repro embed`"
+            f"{card_file}: is no card of an auto-encoder ({' '.join(str(error).split())}); run `dvc repro embed`"
         ) from None
     now = study.resample
     if made != (tuple(now.thumbnail_shape), now.hu_min, now.hu_max) or _made_with() not in (

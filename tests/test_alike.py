@@ -101,6 +101,16 @@ def test_what_cannot_be_listed_or_drawn_is_an_input_error(tmp_path):
         alike.picture(query(0.0), many, SimpleNamespace(), tmp_path / "p.png")
 
 
+def test_a_patient_who_may_be_the_scans_own_under_another_name_is_said():
+    table = on_a_line()
+    for at, named in ((2.0001, True), (2.01, False)):
+        mine = query(at)
+        found = alike.nearest(mine, None, table, 2, every=False)
+        said = "\n".join(alike.lines(mine, None, found, table, every=False))
+        assert (f"patient {found[0].patient} may be the one of this scan" in said) == named
+        assert f"patient {found[1].patient} may be" not in said
+
+
 def test_a_picture_holds_middle_slices_in_the_proportions_of_the_body(tmp_path, monkeypatch):
     sheets = []
     monkeypatch.setattr(alike, "draw", lambda rows, note, path: sheets.append(rows))

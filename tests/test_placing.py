@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from sg.placing import place, place_one, read_embedder, table
 from sg.stage import load
 from tests.scan_files import ct, write_itk, write_nifti
 from tests.test_cli import sg, write_hollow
+
+
+def _card(**wrong) -> bytes:
+    card = {"thumbnail_shape": [1, 1, 1], "hu_min": 0.0, "hu_max": 1.0, "width": 2, "depth": 2}
+    return json.dumps({**card, **wrong}).encode()
 
 
 @pytest.fixture
@@ -135,6 +141,8 @@ def test_a_scan_whose_recorded_vector_is_another_is_a_warning(copy, placed):
     ("name", "content", "words"),
     [
         ("card.json", b"{}", "is no card of an auto-encoder"),
+        ("card.json", _card(width=99999), "no card of an auto-encoder .*width .*less than or equal to 64"),
+        ("card.json", _card(depth=12), "no card of an auto-encoder .*depth .*less than or equal to 6"),
         ("card.json", b"{", "not a JSON file"),
         ("autoencoder.safetensors", b"no tensors", "not a whole safetensors file"),
         ("embeddings.h5", b"no HDF5", "not an HDF5 file"),
