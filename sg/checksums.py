@@ -1,4 +1,4 @@
-"""HDF5's checksum of a block, computed here so that blocks can be read and written without HDF5 in between."""
+"""HDF5's checksum of a block, computed while it is copied, so that reading and writing can do without HDF5's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from sg.compiled import compiled
 
 
 @compiled
-def fletcher32(words: np.ndarray) -> int:
-    """Fletcher's sum of a block, int16 (n,) in the machine's little-endian order, as HDF5's fletcher32 stores it.
+def copied_fletcher32(words: np.ndarray, target: np.ndarray) -> int:
+    """Copy a block of little-endian words, int16 (n,), into `target`; its Fletcher's sum as HDF5 stores it.
 
     HDF5 adds the words big-endian, first themselves and then their running sums, each modulo 65535 by carrying
     round, and keeps the second sum in the upper half. A sum that is a multiple of 65535 is 65535, and 0 only if
@@ -21,14 +21,15 @@ def fletcher32(words: np.ndarray) -> int:
     first, second, nothing = np.int64(0), np.int64(0), True
     start = 0
     while start < words.size:
-        stretch = words[start : start + 2**20]
+        stretch, copy = words[start : start + 2**20], target[start : start + 2**20]
         count = stretch.size
         sum1, sum2 = np.int64(0), np.int64(0)
         done = 0
         while done + 256 <= count:
-            block = stretch[done : done + 256]
+            block, block_copy = stretch[done : done + 256], copy[done : done + 256]
             low, high = np.int32(0), np.int32(0)
             for place in range(256):
+                block_copy[place] = block[place]
                 word = np.int32(np.int16(block[place] ^ np.int16(-32768)))
                 low = np.int32(low + word)
                 high = np.int32(high + np.int32(word * np.int32(256 - place)))
@@ -36,6 +37,7 @@ def fletcher32(words: np.ndarray) -> int:
             sum1 += np.int64(low)
             done += 256
         while done < count:
+            copy[done] = stretch[done]
             sum1 += np.int64(stretch[done] ^ np.int16(-32768))
             sum2 += sum1
             done += 1
