@@ -1,36 +1,37 @@
-"""Searching up to a million patients: exact, IVF and HNSW indexes of faiss, as `neighbors.index` names them.
+"""Searching up to a million patients: exact, IVF and HNSW indexes of faiss, as the stage `neighbors` builds them.
 
-    python -m bench.search [--like data/embed/embeddings.h5] [--sizes 10000 100000] [--full]
+    python -m bench.search [--like data/embed/embeddings.h5] [--sizes 10000 100000 1000000] [--kinds Flat IVF HNSW]
 
-Patients are drawn from a mixture of Gaussians. Without --like it is a made-up one of 512 numbers: 40 groups in 24
-directions, each with a covariance of its own, and a little noise along all others. With --like it is fitted to those
-embeddings: their leading directions (at most 24), a mixture in these, noise for the rest; it has their dimensions.
---full adds a million patients (some 7 GB of memory).
+Patients are vectors of 512 numbers drawn from a mixture of Gaussians. Without --like it is a made-up one: 40 groups in 24
+directions, each with a covariance of its own, and a little noise along all axes. With --like it is fitted to those
+embeddings: their leading directions (at most 24), a mixture in these, noise for the rest; where they have fewer numbers,
+the directions are laid into 512 at random, which changes no distance between them.
 
-For each size and index: seconds to build it, its size in memory, milliseconds of one batch of 44 references (the paper's
-C) whose 200 nearest are asked for, over several batches with the indexes taken in turn, and the share of the exactly
-nearest 200 that it finds. An index is used as the stage uses it, with faiss's own settings of search; `, nprobe 16` is
-IVF looking into 16 cells instead of one, which the stage cannot ask for. The last column is what it takes to build the
-index and search around every patient, as the stage does, reckoned from one of its blocks of 1024 references; its
-distances made anew in double precision are not in it. One thread. The last line is the time of an exact query over that
-of HNSW at the largest size.
+For each size and index, a row as soon as it is known: seconds to build the index, its size, milliseconds of one batch of
+44 references (the paper's C) whose 200 nearest are asked for (median of some batches), the share of the exactly nearest
+200 that it finds, milliseconds a reference in a block of 1024, and from how many references on building and searching it
+is cheaper than building and searching `Flat`. An index is kept for all of its searches and given up before the next one
+is built, so that at most two times the vectors are held. All times are those of the processor, on one thread: waiting for
+a shared machine is not counted. The stage's distances in double precision come on top and are not in it. The last line
+is the time of an exact query over that of the widest HNSW search (of the widest other, without HNSW) at the largest size.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import faiss
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from bench.timing import in_turn
-from sg.neighbors import BLOCK
+from sg.neighbors import BLOCK, build_index, mean_of
 from sg.storage import open_h5
 
 DIMENSIONS, DIRECTIONS, GROUPS = 512, 24, 40
@@ -38,8 +39,13 @@ NOISE = 0.05
 C, K = 44, 200
 BATCHES = 5
 DRAWN = 10_000  # vectors drawn at once
-SIZES, FULL = [10_000, 100_000], 1_000_000
-PROBES = 16
+SIZES = [10_000, 100_000]
+# The searches of each kind of index, narrow to wide.
+SEARCHES = {
+    "Flat": [None],
+    "IVF": ["nprobe=1", "nprobe=16", "nprobe=64", "nprobe=256"],
+    "HNSW": [None, "efSearch=512", "efSearch=1024"],
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,13 @@ class Mixture:
             rows *= np.float32(self.noise)
             rows += (inner + self.means[group]) @ self.directions
         return drawn
+
+    def laid_into(self, dimensions: int) -> Mixture:
+        """The same in a space of more dimensions, its directions laid there at random."""
+        if dimensions <= (own := self.directions.shape[1]):
+            return self
+        axes = np.linalg.qr(np.random.default_rng(3).standard_normal((dimensions, own)))[0].T
+        return replace(self, directions=self.directions @ axes)
 
 
 def made_up() -> Mixture:
@@ -99,30 +112,13 @@ def fitted(path: Path) -> Mixture:
     )
 
 
-@dataclass
-class Built:
-    """An index and what it took."""
+def name_of(kind: str, count: int) -> str:
+    """The index_factory string of a kind for so many vectors.
 
-    index: faiss.Index
-    seconds: float
-    megabytes: float
-    probes: int | None = None
-
-    def search(self, references: np.ndarray) -> np.ndarray:
-        """Rows of the nearest K of each reference."""
-        if self.probes is None:
-            return self.index.search(references, K)[1]
-        settings = faiss.SearchParametersIVF(nprobe=self.probes)
-        return self.index.search(references, K, params=settings)[1]
-
-
-def build(name: str, vectors: np.ndarray) -> Built:
-    """An index of that name, as the stage builds it."""
-    start = perf_counter()
-    index = faiss.index_factory(vectors.shape[1], name)
-    index.train(vectors)
-    index.add(vectors)
-    return Built(index, perf_counter() - start, stored(index))
+    IVF has some four square roots of them as cells, as faiss advises, but 39 vectors at least to learn each from.
+    """
+    cells = 2 ** round(math.log2(min(4 * math.sqrt(count), count / 39)))
+    return {"Flat": "Flat", "IVF": f"IVF{cells},Flat", "HNSW": "HNSW32,Flat"}[kind]
 
 
 def stored(index: faiss.Index) -> float:
@@ -139,45 +135,67 @@ def stored(index: faiss.Index) -> float:
     return count / 1e6
 
 
-def compare(mixture: Mixture, count: int) -> float:
-    """Build and search all indexes of one size, print a row for each; exact over HNSW."""
-    vectors = mixture.draw(count)
-    exact = build("Flat", vectors)
-    # The exact index holds them all; so they need not lie in memory twice.
-    vectors = faiss.rev_swig_ptr(exact.index.get_xb(), vectors.size).reshape(vectors.shape)
-    lists = 2 ** round(math.log2(math.sqrt(count)))
-    ivf, hnsw = (build(name, vectors) for name in (f"IVF{lists},Flat", "HNSW32,Flat"))
-    all_built = {
-        "Flat": exact,
-        f"IVF{lists},Flat": ivf,
-        f"IVF{lists},Flat, nprobe {PROBES}": Built(ivf.index, ivf.seconds, ivf.megabytes, PROBES),
-        "HNSW32,Flat": hnsw,
-    }
-    rng = np.random.default_rng(2)
-    batches = [vectors[rng.choice(count, C, replace=False)] for _ in range(BATCHES)]
-    times: dict[str, list[float]] = {name: [] for name in all_built}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in all_built}
-    for batch in batches:
-        sides = {
-            name: lambda name=name, built=built, batch=batch: found[name].append(built.search(batch))
-            for name, built in all_built.items()
-        }
-        for name, (seconds,) in in_turn(sides, 1).items():
-            times[name].append(seconds)
-    truth = np.concatenate(found["Flat"])
-    block = vectors[rng.choice(count, min(BLOCK, count), replace=False)]
-    for name, built in all_built.items():
-        query = median(times[name])
-        hits = [len(np.intersect1d(*pair)) for pair in zip(np.concatenate(found[name]), truth, strict=True)]
-        start = perf_counter()
-        built.search(block)
-        whole = built.seconds + (perf_counter() - start) * count / len(block)
-        print(
-            f"| {count} | {name} | {built.seconds:.2f} | {built.megabytes:.0f} | {1000 * query:.1f} | "
-            f"{np.mean(hits) / K:.3f} | {whole:.0f} |",
-            flush=True,
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: what one search of one index takes and finds."""
+
+    patients: int
+    index: str
+    build: float  # s
+    megabytes: float
+    batch: float  # s
+    found: np.ndarray  # (references, K)
+    query: float  # s, of one reference among BLOCK
+
+    def line(self, exact: Row | None) -> str:
+        """As a line of the table, held against the exact search where there is one."""
+        hits, pays = "", ""
+        if exact:
+            each = [len(np.intersect1d(*pair)) for pair in zip(self.found, exact.found, strict=True)]
+            hits = f"{np.mean(each) / K:.3f}"
+            saved = exact.query - self.query
+            if self is not exact:
+                pays = f"{(self.build - exact.build) / saved:.0f}" if saved > 0 else "never"
+        return (
+            f"| {self.patients} | {self.index} | {self.build:.2f} | {self.megabytes:.0f} | {1000 * self.batch:.1f} | "
+            f"{hits} | {1000 * self.query:.2f} | {pays} |"
         )
-    return median(times["Flat"]) / median(times["HNSW32,Flat"])
+
+
+def rows(vectors: np.ndarray, kind: str) -> Iterator[Row]:
+    """Build an index and search it in all of its ways."""
+    count = len(vectors)
+    everyone = np.arange(count)
+    mean = mean_of(vectors, everyone)
+    rng = np.random.default_rng(2)
+    batches = [vectors[rng.choice(count, C, replace=False)] - mean for _ in range(BATCHES)]
+    block = vectors[rng.choice(count, min(BLOCK, count), replace=False)] - mean
+    start = process_time()
+    index = build_index(vectors, everyone, mean, name_of(kind, count), None)
+    built, megabytes = process_time() - start, stored(index)
+    for settings in SEARCHES[kind]:
+        faiss.ParameterSpace().set_index_parameters(index, settings or "")
+        taken, found = [], []
+        for batch in batches:
+            start = process_time()
+            found.append(index.search(batch, K)[1])
+            taken.append(process_time() - start)
+        start = process_time()
+        index.search(block, K)
+        query = (process_time() - start) / len(block)
+        name = f"{name_of(kind, count)}{f', {settings}' if settings else ''}"
+        yield Row(count, name, built, megabytes, median(taken), np.concatenate(found), query)
+
+
+def compare(mixture: Mixture, count: int, kinds: list[str]) -> float:
+    """Build and search the indexes of one size, print a row for each; how many times as fast as exact the last is."""
+    vectors = mixture.draw(count)
+    exact = last = None
+    for kind in kinds:
+        for last in rows(vectors, kind):
+            exact = exact or (last if kind == "Flat" else None)
+            print(last.line(exact), flush=True)
+    return exact.query / last.query if exact else math.nan
 
 
 def main() -> None:
@@ -185,21 +203,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--like", type=Path, help="embeddings.h5 that the mixture is fitted to")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="patients")
-    parser.add_argument("--full", action="store_true", help="a million patients too")
+    parser.add_argument("--kinds", choices=SEARCHES, nargs="+", default=list(SEARCHES), help="indexes")
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
-    mixture = fitted(options.like) if options.like else made_up()
+    mixture = (fitted(options.like) if options.like else made_up()).laid_into(DIMENSIONS)
     groups, directions = mixture.means.shape
     print(
         f"a {f'mixture fitted to {options.like}' if options.like else 'made-up mixture'} of {groups} Gaussians in "
         f"{directions} of {mixture.directions.shape[1]} dimensions, noise {mixture.noise:.3g}; batches of {C} references, "
         f"{K} nearest, one thread"
     )
-    print("| patients | index | build, s | MB | batch, ms | recall@200 | all patients, s |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    ratios = [
-        compare(mixture, count) for count in sorted({*options.sizes, *([FULL] if options.full else [])})
-    ]
+    print("| patients | index | build, s | MB | batch, ms | recall@200 | a reference, ms | pays from C |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    ratios = [compare(mixture, count, options.kinds) for count in sorted(options.sizes)]
+    print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
     print(f"ratio {ratios[-1]:.2f}")
 
 

@@ -309,7 +309,8 @@ def _too_few(patterns: int, references: int, settings: Coordinates, tally: Count
     return (
         f"coordinates.patterns: {settings.patterns} patterns need as many references with an admissible position, "
         f"{patterns} of {references} have one: {refused}. Of {tally['positions positions']} positions the rules refused: "
-        f"{positions}. Widen the rule that refuses most, ask for fewer patterns, or add patients"
+        f"{positions}. Widen the rule that refuses most, ask for fewer patterns, or add patients (neighbors.references, "
+        "unless it is `all`)"
     )
 
 

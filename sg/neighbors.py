@@ -1,14 +1,20 @@
-"""The nearest patients of every training patient in the space of the embedding.
+"""The nearest patients of training patients in the space of the embedding.
 
 Distance is Euclidean between embeddings, as in the paper; neighbours are distinct patients. Where a patient has
 several scans, the one with the smallest id is its reference, and the one nearest to another's reference stands for
 it there. Training and validation patients are ranked apart, to the same training references: to learn from the ones,
 to stop by the others.
+
+The vectors are held twice, as they were read and less their mean in the index of faiss; everything else goes in blocks,
+but for the ranking itself.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,12 +22,20 @@ from typing import Literal
 import numpy as np
 
 from sg.errors import InputError
+from sg.randomness import generator
 from sg.roles import PRETRAIN, Roles
 from sg.storage import create_h5, open_h5, write_array
 
-# Queries put to the index at once, and patients asked for beyond what is needed (ties at the end of the ranking).
+# Queries put to the index at once, patients asked for beyond what is needed (ties at the end of the ranking), and answers
+# held at once, however many patients must be asked for.
 BLOCK = 1024
 SPARE = 16
+ANSWERS = 2**24
+# Vectors that are worked on at once, and that an index is trained on at most.
+ROWS = 4096
+TRAINED = 2**18
+# faiss doubles what it holds when it is full: sixteen equal parts end where they fill it.
+PARTS = 16
 # faiss computes |a|^2 - 2ab + |b|^2 in single precision: its squared distances are off by some 1e-6 of the squared
 # lengths, so whatever comes nearer to the last one found than this might as well be farther.
 ROUNDING = 1e-5
@@ -31,7 +45,7 @@ RECALL_REFERENCES = 256
 
 @dataclass(frozen=True)
 class Ranking:
-    """Patients by distance from each training patient's reference scan.
+    """Patients by distance from the reference scans of training patients.
 
     `train` (n, depth) and `validation` (n, depth of validation) are rows of the tables `scan`, `patient`, `split`
     (m,); `train[:, 0]` are the references themselves, at distance 0. Patients in a row differ; ties go by scan id.
@@ -72,72 +86,106 @@ def read_embeddings(path: Path, roles: Roles) -> Embeddings:
     with open_h5(path) as file:
         vectors, scan, patient, split = (file[name][...] for name in ("vectors", "scan", "patient", "split"))
     roles.check(path, patient, split, PRETRAIN)
-    order = np.argsort(scan, kind="stable")
-    patient = patient[order]
+    if (scan[1:] < scan[:-1]).any():
+        order = np.argsort(scan, kind="stable")
+        vectors, scan, patient, split = (column[order] for column in (vectors, scan, patient, split))
     found = Embeddings(
-        vectors[order],
-        scan[order],
+        vectors,
+        scan,
         patient,
-        split[order],
+        split,
         roles.mask(patient, "neighbours"),
         roles.mask(patient, "early_stopping"),
     )
-    broken = ~np.isfinite(found.vectors).all(axis=1)
+    parts = list(_parts(np.arange(len(scan)), ROWS))
+    broken = np.concatenate(
+        [~np.isfinite(vectors[part]).all(axis=1) for part in parts] or [np.empty(0, bool)]
+    )
     if broken.any():
         first = found.scan[broken][0].decode()
         raise InputError(
             f"{path}: embeddings must be finite, those of {broken.sum()} of {len(broken)} scans are not "
             f"(the first is {first}); lower embed.training.learning_rate and run `dvc repro embed`"
         )
-    train = found.neighbours
+    train = np.flatnonzero(found.neighbours)
     patients = len(np.unique(found.patient[train]))
     if patients < 2:
         raise InputError(
             f"{path}: discovery compares training patients with each other and needs at least 2, got {patients}; "
             "add scans whose source has `pretrain` in its use"
         )
-    spread = np.ptp(found.vectors[train], axis=0).max(initial=0)
-    if spread <= 1e-6 * max(np.abs(found.vectors[train]).max(initial=0), 1e-30):
+    least = np.min([vectors[part].min(axis=0) for part in _parts(train, ROWS)], axis=0)
+    most = np.max([vectors[part].max(axis=0) for part in _parts(train, ROWS)], axis=0)
+    if (most - least).max(initial=0) <= 1e-6 * max(np.abs([least, most]).max(initial=0), 1e-30):
         raise InputError(
-            f"{path}: the embeddings of all {train.sum()} training scans are equal, so no patient is nearer than "
+            f"{path}: the embeddings of all {len(train)} training scans are equal, so no patient is nearer than "
             "another; train the auto-encoder longer or with another learning rate (section embed)"
         )
     return found
 
 
-def rank(
-    embeddings: Embeddings, index: str, depth: int | Literal["all"]
-) -> tuple[Ranking, dict[str, float | list[str]]]:
-    """Rank training and validation patients around every training patient's reference; and metrics of it.
+def draw_references(embeddings: Embeddings, count: int | Literal["all"], seed: int) -> np.ndarray:
+    """Rows of the references: of so many training patients, drawn at random, the scan with the smallest id; sorted.
 
-    `index` is a faiss index_factory string; what it finds is ranked anew by distances in double precision, so that
-    an exact index gives exactly the order of those. `depth` patients of each split are kept; all there are, if
-    `depth` is "all" or more than that. An index that finds too few for a reference is helped out by exact search
-    there, which is counted. InputError if faiss does not take the string, or not for so few vectors.
+    All training patients if `count` is "all" or more than there are.
     """
-    train, validation = map(np.flatnonzero, (embeddings.neighbours, embeddings.stopping))
+    train = np.flatnonzero(embeddings.neighbours)
     # Sorted by scan id, so the first scan of a patient is the one with the smallest.
     _, first = np.unique(embeddings.patient[train], return_index=True)
     references = np.sort(train[first])
+    if count == "all" or count >= len(references):
+        return references
+    drawn = generator(seed, "neighbors", purpose="references").permutation(len(references))[:count]
+    return np.sort(references[drawn])
+
+
+def rank(
+    embeddings: Embeddings,
+    index: str,
+    depth: int | Literal["all"],
+    search: str | None = None,
+    references: np.ndarray | None = None,
+) -> tuple[Ranking, dict[str, float | list[str]]]:
+    """Rank training and validation patients around references (rows, sorted); and metrics of it.
+
+    Without `references` they are those of all training patients. `index` is a faiss index_factory string and `search`
+    what its ParameterSpace sets on it; what it finds is ranked anew by distances in double precision, so that an exact
+    index gives exactly the order of those. `depth` patients of each split are kept; all there are, if `depth` is "all"
+    or more than that. An index that finds too few for a reference is helped out by exact search there, which is
+    counted.
+
+    InputError if faiss does not take the strings, or not for so few vectors, or if the ranking cannot be held in
+    memory.
+    """
+    train, validation = map(np.flatnonzero, (embeddings.neighbours, embeddings.stopping))
+    references = draw_references(embeddings, "all", 0) if references is None else references
+    # Patients by number: comparing texts of 64 bytes for every reference would take as long as their distances.
+    _, patient = np.unique(embeddings.patient, return_inverse=True)
+    there = {"train": len(np.unique(patient[train])), "validation": len(np.unique(patient[validation]))}
+    kept = {split: count if depth == "all" else min(depth, count) for split, count in there.items()}
+    _refuse_too_large(len(references), kept, embeddings.vectors)
     metrics: dict[str, float | list[str]] = {
         "scans": len(embeddings.scan),
-        "training_patients": len(references),
-        "validation_patients": len(np.unique(embeddings.patient[validation])),
+        "training_patients": there["train"],
+        "validation_patients": there["validation"],
         "dimensions": embeddings.vectors.shape[1],
     }
     results, warnings = {}, []
     for split, pool in (("train", train), ("validation", validation)):
-        search = _Search(embeddings.vectors, embeddings.patient, pool, index)
-        there = len(np.unique(embeddings.patient[pool]))
-        kept = there if depth == "all" else min(depth, there)
-        results[split] = search.rank(references, kept)
-        if search.helped:
+        asked = _Search(embeddings.vectors, patient, pool, index, search)
+        results[split] = asked.rank(references, kept[split])
+        if asked.helped:
             warnings.append(
-                f"the index {index!r} found fewer than {kept} {split} patients for {search.helped} of "
+                f"the index {index!r} found fewer than {kept[split]} {split} patients for {asked.helped} of "
                 f"{len(references)} references, which were ranked exactly"
             )
-        metrics[f"depth_{split}"] = kept
-        metrics[f"recall_{split}"] = _recall(search, results[split][0], references, kept)
+        del asked  # its vectors, before another index takes as much
+        metrics[f"depth_{split}"] = kept[split]
+        metrics[f"recall_{split}"] = (
+            1.0
+            if index == "Flat"
+            else _recall(embeddings.vectors, patient, pool, results[split][0], references)
+        )
     distance = results["train"][1]
     metrics["distance_nearest_median"] = float(np.median(distance[:, 1])) if distance.shape[1] > 1 else 0.0
     metrics["distance_median"] = float(np.median(distance[:, 1:])) if distance.shape[1] > 1 else 0.0
@@ -155,31 +203,60 @@ def rank(
     return ranking, metrics
 
 
+def _refuse_too_large(references: int, kept: dict[str, int], vectors: np.ndarray) -> None:
+    """InputError if a ranking, of a row and a distance an entry, and the vectors twice exceed the machine's memory."""
+    deep = sum(kept.values())
+    needed = 8 * references * deep + 2 * vectors.nbytes
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > most:
+        raise InputError(
+            f"neighbors.depth: the ranking of {deep} patients ({kept['train']} training, {kept['validation']} "
+            f"validation) around each of {references} references, with {len(vectors)} vectors, takes "
+            f"{needed / 1e9:.1f} GB, and this machine has {most / 1e9:.1f} GB of memory; lower neighbors.depth (a little "
+            "above coordinates.k is enough) or neighbors.references"
+        )
+
+
+def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The rows in parts of at most that size."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
 class _Search:
     """One split's scans in a faiss index, answering with distinct patients in exact order."""
 
-    def __init__(self, vectors: np.ndarray, patient: np.ndarray, pool: np.ndarray, index: str) -> None:
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        patient: np.ndarray,
+        pool: np.ndarray,
+        index: str,
+        search: str | None = None,
+    ) -> None:
         self.vectors, self.patient, self.pool, self.name = vectors, patient, pool, index
         self.helped = 0
         if len(pool):
-            # The mean taken off, which changes no distance but lessens the rounding of faiss.
-            centred = vectors - vectors[pool].mean(axis=0, dtype=np.float64).astype(np.float32)
-            self._centred = np.ascontiguousarray(centred)
-            self._lengths = np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
-            self._index = _build(self._centred[pool], index)
+            self._mean = mean_of(vectors, pool)
+            self._index = build_index(vectors, pool, self._mean, index, search)
+            self._lengths = np.concatenate(
+                [
+                    np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
+                    for centred in (
+                        vectors[part] - self._mean for part in _parts(np.arange(len(vectors)), ROWS)
+                    )
+                ]
+            )
 
     def rank(self, references: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows int32 and distances float32, both (references, depth)."""
         rows = np.empty((len(references), depth), np.int32)
         distances = np.empty((len(references), depth), np.float32)
-        for start in range(0, len(references) if depth else 0, BLOCK):
-            open_ = np.arange(start, min(start + BLOCK, len(references)))
+        for open_ in _parts(np.arange(len(references) if depth else 0), BLOCK):
             asked = min(depth + SPARE, len(self.pool))
             while len(open_):
-                found = self._ask(references[open_], asked)
-                whole = asked == len(self.pool)
                 left = []
-                for i, candidates in zip(open_, found, strict=True):
+                for i, (candidates, whole) in zip(open_, self._ask(references[open_], asked), strict=True):
                     answer = self._distinct(references[i], candidates, depth, whole)
                     if answer is None and whole:
                         self.helped += 1
@@ -192,19 +269,24 @@ class _Search:
                 asked = min(2 * asked, len(self.pool))
         return rows, distances
 
-    def _ask(self, references: np.ndarray, count: int) -> list[np.ndarray]:
-        if self.name == "Flat" and count == len(self.pool):
-            return [self.pool] * len(references)
-        _, found = self._index.search(self._centred[references], count)
-        return [self.pool[row[row >= 0]] for row in found]
+    def _ask(self, references: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, bool]]:
+        """Candidates of each reference, and whether they are all that the index can give."""
+        everything = count == len(self.pool)
+        if self.name == "Flat" and everything:
+            yield from ((self.pool, True) for _ in references)
+            return
+        for part in _parts(references, max(1, ANSWERS // count)):
+            _, found = self._index.search(self.vectors[part] - self._mean, count)
+            for row in found:
+                there = row >= 0
+                yield self.pool[row[there]], everything or not there.all()
 
     def _distinct(
         self, reference: int, candidates: np.ndarray, depth: int, whole: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """The nearest `depth` distinct patients among the candidates; None if others might belong among them."""
         candidates = np.sort(candidates)
-        difference = self.vectors[candidates].astype(np.float64) - self.vectors[reference]
-        squared = np.einsum("ij,ij->i", difference, difference)
+        squared = self._squared(reference, candidates)
         farthest = squared.max(initial=0)
         own = self.patient[candidates] == self.patient[reference]
         usable = ~own | (candidates == reference)
@@ -220,34 +302,75 @@ class _Search:
             return None
         return candidates[order].astype(np.int32), np.sqrt(squared[order]).astype(np.float32)
 
+    def _squared(self, reference: int, candidates: np.ndarray) -> np.ndarray:
+        """Squared distances in double precision, (candidates,)."""
+        squared = np.empty(len(candidates))
+        for part in _parts(np.arange(len(candidates)), ROWS):
+            difference = self.vectors[candidates[part]].astype(np.float64)
+            difference -= self.vectors[reference]
+            squared[part] = np.einsum("ij,ij->i", difference, difference)
+        return squared
 
-def _build(vectors: np.ndarray, name: str):
-    """A trained faiss index of these vectors; on one thread, for some indexes are built otherwise on two."""
+
+def mean_of(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The mean of some rows of vectors (n, d), float32 (d,).
+
+    Taken off all vectors it changes no distance, but lessens the rounding of faiss.
+    """
+    total = sum(vectors[part].sum(axis=0, dtype=np.float64) for part in _parts(rows, ROWS))
+    return (total / len(rows)).astype(np.float32)
+
+
+def build_index(vectors: np.ndarray, rows: np.ndarray, mean: np.ndarray, name: str, search: str | None):
+    """A faiss index of some rows of vectors float32 (n, d) less their mean (d,), searched with those parameters.
+
+    On one thread, for some indexes are built otherwise on two; trained, where it has to be, on at most TRAINED of the
+    rows. InputError if faiss does not take the name, or not for so few vectors, or not the parameters.
+    """
     import faiss
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         index = faiss.index_factory(vectors.shape[1], name)
-        index.train(vectors)
-        index.add(vectors)
+        if not index.is_trained:
+            some = np.linspace(0, len(rows) - 1, min(TRAINED, len(rows))).astype(int)
+            index.train(vectors[rows[some]] - mean)
+        for part in _parts(rows, -(-len(rows) // PARTS)):
+            taken = vectors[part]
+            taken -= mean
+            index.add(taken)
     except RuntimeError as error:
-        why = str(error).split("Error: ")[-1].splitlines()[0]
         raise InputError(
-            f"neighbors.index: faiss must be able to build it from {len(vectors)} vectors of {vectors.shape[1]} "
-            f"numbers, got {name!r}: {why}; `Flat` is exact and always works"
+            f"neighbors.index: faiss must be able to build it from {len(rows)} vectors of {vectors.shape[1]} "
+            f"numbers, got {name!r}: {_why(error)}; `Flat` is exact and always works"
         ) from None
     finally:
         faiss.omp_set_num_threads(threads)
+    try:
+        faiss.ParameterSpace().set_index_parameters(index, search or "")
+    except RuntimeError as error:
+        raise InputError(
+            f"neighbors.search: faiss must be able to set it on the index {name!r}, got {search!r}: {_why(error)}; "
+            "IVF takes nprobe, HNSW efSearch, and `Flat` nothing (null)"
+        ) from None
     return index
 
 
-def _recall(search: _Search, found: np.ndarray, references: np.ndarray, depth: int) -> float:
-    """Share of the exactly nearest patients that the index found, over at most RECALL_REFERENCES references."""
-    if search.name == "Flat" or depth == 0:
+def _why(error: RuntimeError) -> str:
+    """What faiss complains of, without the place in its code."""
+    return re.split(r"Error: |' failed: |\.cpp:\d+: (?:\w+::\w+:)?", str(error))[-1].splitlines()[0]
+
+
+def _recall(
+    vectors: np.ndarray, patient: np.ndarray, pool: np.ndarray, found: np.ndarray, references: np.ndarray
+) -> float:
+    """Share of the exactly nearest patients that were found, over at most RECALL_REFERENCES references."""
+    depth = found.shape[1]
+    if depth == 0:
         return 1.0
     some = np.unique(np.linspace(0, len(references) - 1, min(RECALL_REFERENCES, len(references))).astype(int))
-    exact, _ = _Search(search.vectors, search.patient, search.pool, "Flat").rank(references[some], depth)
+    exact, _ = _Search(vectors, patient, pool, "Flat").rank(references[some], depth)
     both = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(found[some], exact, strict=True)]
     return float(np.mean(both) / depth)
 
@@ -274,7 +397,8 @@ def read_ranking(path: Path, roles: Roles) -> Ranking:
             raise InputError(
                 f"{path}: rows must lie within the table of {len(found.scan)} scans; run `dvc repro neighbors`"
             )
-        ranked = np.unique(found.patient[rows])
+        # Rows first: they are numbers, and far more of them than names.
+        ranked = np.unique(found.patient[np.unique(rows)])
         if not (allowed := roles.mask(ranked, role)).all():
             raise InputError(
                 f"{path}: ranks {ranked[~allowed][0].decode()!r}, which has not the role {role!r}; run `dvc repro neighbors`"

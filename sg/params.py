@@ -491,10 +491,34 @@ class Embed(Section):
     training: Training
 
 
-class Neighbors(Section):
-    """The ranking of patients around every training patient."""
+# Names with whole numbers from 1: faiss itself takes 0 and less, and finds nothing with them.
+SEARCH = r"^[A-Za-z_]+=[1-9][0-9]{0,5}(,[A-Za-z_]+=[1-9][0-9]{0,5})*$"
 
-    index: Annotated[str, Field(min_length=1, description="faiss index_factory string; `Flat` is exact")]
+
+class Neighbors(Section):
+    """The ranking of patients around training patients."""
+
+    index: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="faiss index_factory string; `Flat` is exact; docs/scaling.md says when another one pays",
+        ),
+    ]
+    search: Annotated[
+        Annotated[str, Field(pattern=SEARCH)] | None,
+        Field(
+            description="how widely an approximate index searches, as faiss's ParameterSpace spells it: `nprobe=64` "
+            "(cells of IVF), `efSearch=512` (candidates of HNSW), several with commas between; null: faiss's own"
+        ),
+    ]
+    references: Annotated[
+        Count | Literal["all"],
+        Field(
+            description="how many training patients, drawn at random, are ranked around and may carry a pattern; at "
+            "least coordinates.patterns, and some more in place of those that have no admissible position"
+        ),
+    ]
     depth: Annotated[
         Count | Literal["all"],
         Field(
@@ -977,6 +1001,17 @@ def _disagreements(p: Params) -> Iterator[str]:
     for name, k in (("k", p.coordinates.k), ("k_validation", p.coordinates.k_validation)):
         if isinstance(depth, int) and (k == "all" or k > depth):
             yield f"neighbors.depth: must be at least coordinates.{name} ({k}), got {depth}"
+    if p.neighbors.index == "Flat" and p.neighbors.search is not None:
+        yield (
+            f"neighbors.search: must be null where neighbors.index is Flat, which looks at everything, got "
+            f"{p.neighbors.search}"
+        )
+    references = p.neighbors.references
+    if isinstance(references, int) and references < p.coordinates.patterns:
+        yield (
+            f"neighbors.references: must be at least coordinates.patterns ({p.coordinates.patterns}), each of which "
+            f"needs a reference of its own, got {references}"
+        )
     smallest = min(p.coordinates.patch_size)
     for name, recipe in p.pretrain.recipes.items():
         if recipe.perturbations and smallest < 8 and recipe.reads in (DISCOVERED, RANDOM):

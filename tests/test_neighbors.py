@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sg.neighbors
 from sg.errors import InputError
-from sg.neighbors import rank, read_embeddings, read_ranking, write_ranking
+from sg.neighbors import draw_references, rank, read_embeddings, read_ranking, write_ranking
 from sg.storage import create_h5, fixed_texts, write_array
 from tests.hand_made import embeddings, in_a_row, name, roles
 
@@ -129,6 +131,148 @@ def test_an_approximate_index_reports_its_recall_and_is_helped_out_where_it_find
 def test_an_index_that_faiss_cannot_build_is_named(index):
     with pytest.raises(InputError, match=r"neighbors\.index.*`Flat` is exact"):
         rank(cohort(20, 5, 0, 8, seed=1), index, 3)
+
+
+def test_the_wider_an_index_searches_the_more_it_finds_up_to_everything():
+    found = cohort(400, 60, 0, 8, seed=6)
+    exact, _ = rank(found, "Flat", 15)
+    narrow, wide = (rank(found, "IVF10,Flat", 15, search)[1]["recall_train"] for search in (None, "nprobe=3"))
+    assert narrow < wide < 1
+    everything, metrics = rank(found, "IVF10,Flat", 15, "nprobe=10")
+    for field, array in vars(exact).items():
+        np.testing.assert_array_equal(getattr(everything, field), array)
+    assert metrics["recall_train"] == metrics["recall_validation"] == 1.0
+    graph = cohort(3000, 0, 0, 16, seed=6)
+    some = draw_references(graph, 100, 1)
+    narrow, wide = (
+        rank(graph, "HNSW8,Flat", 5, search, some)[1]["recall_train"]
+        for search in ("efSearch=8", "efSearch=400")
+    )
+    assert narrow < 0.97 < wide
+
+
+def test_an_index_that_has_no_more_to_give_is_asked_once(monkeypatch):
+    asked = []
+    ask = sg.neighbors._Search._ask
+    monkeypatch.setattr(sg.neighbors._Search, "_ask", lambda *of: asked.append(of) or ask(*of))
+    found = cohort(120, 0, 0, 8, seed=5)
+    _, metrics = rank(found, "IVF12,Flat", 60, references=draw_references(found, 9, 1))
+    # No cell holds 60, so everybody is ranked exactly; once more for the recall.
+    assert (len(asked), metrics["recall_train"]) == (2, 1.0)
+    assert "for 9 of 9 references" in metrics["warnings"][0]
+
+
+def test_an_index_learns_its_cells_from_as_many_vectors_as_it_may(monkeypatch):
+    found = cohort(200, 0, 0, 4, seed=7)
+    exact, _ = rank(found, "Flat", 6)
+    monkeypatch.setattr(sg.neighbors, "TRAINED", 11)
+    assert (rank(found, "IVF11,Flat", 6, "nprobe=11")[0].train == exact.train).all()
+    with pytest.raises(InputError, match=r"neighbors\.index"):
+        rank(found, "IVF12,Flat", 6)
+
+
+@pytest.mark.parametrize(
+    ("index", "search", "why"),
+    [
+        ("Flat", "nprobe=4", "could not set parameter nprobe"),
+        ("IVF4,Flat", "efSearch=64", "could not set parameter efSearch"),
+        ("HNSW8,Flat", "nprobe=4", "could not set parameter nprobe"),
+        ("IVF4,Flat", "nprobe=4,cells=3", "could not set parameter cells"),
+        ("IVF4,Flat", "nprobe=many", "could not interpret parameters nprobe=many"),
+    ],
+)
+def test_a_search_parameter_that_the_index_does_not_know_is_named(index, search, why):
+    with pytest.raises(
+        InputError, match=rf"neighbors\.search: .*{index!r}, got {search!r}: {why}; IVF takes"
+    ):
+        rank(cohort(200, 50, 0, 8, seed=1), index, 3, search)
+
+
+@pytest.mark.parametrize("patients", [None, 30])
+def test_references_are_drawn_by_the_seed_and_ranked_as_among_all(patients):
+    found = cohort(60, 20, 5, 4, seed=8, patients=patients)
+    everyone = draw_references(found, "all", 1)
+    assert (draw_references(found, 1000, 1) == everyone).all()
+    drawn = draw_references(found, 12, 1)
+    assert len(set(drawn)) == 12
+    assert (np.diff(drawn) > 0).all()
+    assert (drawn == draw_references(found, 12, 1)).all()
+    assert (drawn != draw_references(found, 12, 2)).any()
+    whole, _ = rank(found, "Flat", 7)
+    fewer, metrics = rank(found, "Flat", 7, references=drawn)
+    place = np.searchsorted(whole.reference, fewer.reference)
+    assert (whole.reference[place] == found.scan[drawn]).all()
+    for field in ("train", "validation", "train_distance", "validation_distance"):
+        np.testing.assert_array_equal(getattr(fewer, field), getattr(whole, field)[place])
+    assert metrics["training_patients"] == len(everyone)
+
+
+def test_every_training_patient_is_drawn_as_a_reference_equally_often():
+    found = cohort(10, 3, 2, 2, seed=9)
+    counts = np.bincount(
+        np.concatenate([draw_references(found, 3, seed) for seed in range(1000)]), minlength=15
+    )
+    assert (counts[~found.neighbours] == 0).all()
+    # 300 expected of each; chi-square of 9 degrees of freedom, 1 in 10,000 at 33.7.
+    assert ((counts[found.neighbours] - 300) ** 2 / 300).sum() < 33.7
+
+
+def test_how_much_is_asked_and_worked_on_at_once_changes_nothing(monkeypatch):
+    places = np.random.default_rng(0).integers(0, 3, (150, 3))
+    found = embeddings(places, ["train"] * 100 + ["validation"] * 50)
+    ranking, _ = rank(found, "Flat", 4)
+    for limit, size in (("ANSWERS", 70), ("ROWS", 7), ("BLOCK", 13), ("PARTS", 3)):
+        monkeypatch.setattr(sg.neighbors, limit, size)
+    for field, array in vars(rank(found, "Flat", 4)[0]).items():
+        np.testing.assert_array_equal(array, getattr(ranking, field))
+
+
+def test_vectors_so_long_that_their_squares_overflow_are_still_in_order():
+    vectors = np.random.default_rng(0).normal(size=(60, 3)) * np.where(np.arange(60) % 3, 1.0, 1e25)[:, None]
+    found = embeddings(vectors, ["train"] * 60)
+    ranking, _ = rank(found, "Flat", 5)
+    for i in range(60):
+        assert ranking.train[i].tolist() == loop(found, i, "train", 5)[0]
+
+
+def test_a_ranking_that_does_not_fit_into_memory_is_refused_with_its_size(monkeypatch):
+    found = cohort(40, 15, 10, 7, seed=3)
+    # 8 bytes for each of 40 references and 40 + 15 patients, and twice 65 vectors of 7 numbers of 4 bytes.
+    needed = 8 * 40 * 55 + 2 * 65 * 7 * 4
+    monkeypatch.setattr(sg.neighbors.os, "sysconf", {"SC_PHYS_PAGES": needed - 1, "SC_PAGE_SIZE": 1}.get)
+    with pytest.raises(
+        InputError, match=r"neighbors\.depth: .* 55 patients \(40 training, 15 .* 40 references"
+    ):
+        rank(found, "Flat", "all")
+    rank(found, "Flat", 39)
+    rank(found, "Flat", "all", references=draw_references(found, 39, 1))
+    monkeypatch.setattr(sg.neighbors.os, "sysconf", {"SC_PHYS_PAGES": needed, "SC_PAGE_SIZE": 1}.get)
+    rank(found, "Flat", "all")
+
+
+def peak(work) -> int:
+    """The most bytes that Python and NumPy (but not faiss) held at once beside what was there."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_but_the_index_takes_memory_like_the_vectors(monkeypatch):
+    found = cohort(20_000, 2000, 0, 256, seed=1)
+    some = draw_references(found, 5, 1)
+    monkeypatch.setattr(sg.neighbors, "ROWS", 256)
+    assert peak(lambda: rank(found, "Flat", 10, references=some)) < found.vectors.nbytes / 2
+    # A whole ranking looks at every vector in double precision, reference by reference.
+    assert peak(lambda: rank(found, "Flat", "all", references=some)) < found.vectors.nbytes / 2
+
+
+def test_reading_a_ranking_does_not_spell_out_the_name_of_every_entry(tmp_path):
+    write_ranking(tmp_path, in_a_row(600, 2), {})
+    ranking, who = 600 * 602 * 8, roles_of(in_a_row(600, 2, 1))
+    assert peak(lambda: read_ranking(tmp_path / "neighbors.h5", who)) < 3 * ranking
 
 
 def written(path: Path, found) -> Path:

@@ -102,6 +102,26 @@ def test_no_field_has_a_default():
             r"resample\.oblique: must be resample for phantoms, got nearest-axes: .* phantom\.cohorts is \['luna16'",
         ),
         ("neighbors.depth", 5, r"neighbors\.depth: must be at least coordinates\.k \(10\), got 5"),
+        ("neighbors.search", "nprobe=64", r"neighbors\.search: must be null where neighbors\.index is Flat"),
+        *(
+            ("neighbors.search", broken, r"neighbors\.search: ")
+            for broken in (
+                "",
+                "nprobe",
+                "nprobe=0",
+                "nprobe=-3",
+                "nprobe=2.5",
+                "nprobe=4x",
+                "nprobe=4,",
+                "=4",
+                64,
+            )
+        ),
+        (
+            "neighbors.references",
+            3,
+            r"neighbors\.references: must be at least coordinates\.patterns \(\d+\), .* got 3",
+        ),
         (
             "plan.methods",
             ["models-genesis"],
