@@ -591,7 +591,12 @@ class Coordinates(Section):
     ]
     patch_size: Annotated[Zyx, Field(description="patch shape (z, y, x), voxels; paper: (32, 64, 64)")]
     min_distance: Annotated[
-        float, Field(ge=0, description="least distance between two patterns' coordinates, voxels; paper: 5")
+        float,
+        Field(
+            ge=0,
+            description="least distance between two patterns' coordinates, voxels; by default as far as the crops of one "
+            "pattern lie apart (11.5 mm about their centroid, docs/discovery.md), for nearer patterns overlap; paper: 5",
+        ),
     ]
     rule: TissueRule
     jitter: Jitter
