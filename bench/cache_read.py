@@ -3,10 +3,11 @@
     python -m bench.cache_read [--depths 16 32] [--patches 2048]
 
 Patches are int16, 64 x 64 in plane and 16 or 32 slices deep. Both sides read the same rows; both files are in the page
-cache, and have been read once when the clock starts. An epoch reads every patch once. It is timed as pre-training reads,
-each batch a new array (`cache.read(rows)` against `array[rows]`), and into one array that is reused, where the memory map
-is read in NumPy's fastest way (`take` without a test of the bounds). What is read must be equal. The last line is ours
-over theirs, in patches a second, each batch a new array, at the largest depth.
+cache, and have been read once when the clock starts. An epoch reads every patch once; the sides take turns batch by batch,
+and the median batch counts, because a machine that is not quiet halts now one side and now the other. It is timed as
+pre-training reads, each batch a new array (`cache.read(rows)` against `array[rows]`), and into one array that is reused,
+where the memory map is read in NumPy's fastest way (`take` without a test of the bounds). What is read must be equal. The
+last line is ours over theirs, in patches a second, each batch a new array, at the largest depth.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -41,11 +43,17 @@ def write(folder: Path, count: int, depth: int) -> tuple[Path, Path]:
     return cache, rows
 
 
-def epoch(read: Callable[[np.ndarray], np.ndarray], count: int) -> None:
-    """Read every patch once, in shuffled batches."""
+def epoch(sides: dict[str, Callable[[np.ndarray], np.ndarray]], count: int) -> dict[str, list[float]]:
+    """Read every patch once from each side, in shuffled batches, in turn; seconds of each batch."""
     order = np.random.default_rng(0).permutation(count)
-    for start in range(0, count, BATCH):
-        read(order[start : start + BATCH])
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for start in range(0, count - BATCH + 1, BATCH):
+        these = order[start : start + BATCH]
+        for name, (seconds,) in in_turn(
+            {name: partial(read, these) for name, read in sides.items()}, 1
+        ).items():
+            taken[name].append(seconds)
+    return taken
 
 
 def compare(folder: Path, count: int, depth: int) -> float:
@@ -69,10 +77,11 @@ def compare(folder: Path, count: int, depth: int) -> float:
     for use, readers in uses.items():
         theirs = readers["memory map"](some).copy()
         np.testing.assert_array_equal(readers["cache"](some), theirs)
-        sides = {name: lambda read=read: epoch(read, count) for name, read in readers.items()}
-        in_turn(sides, 1)
-        taken = in_turn(sides, ROUNDS)
-        speeds = {name: count / median(seconds) for name, seconds in taken.items()}
+        epoch(readers, count)
+        rounds = [epoch(readers, count) for _ in range(ROUNDS)]
+        speeds = {
+            name: BATCH / median(seconds for taken in rounds for seconds in taken[name]) for name in readers
+        }
         ratios.append(speeds["cache"] / speeds["memory map"])
         each = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
         print(f"{use}, patches a second: {each}; {ratios[-1]:.2f} times")

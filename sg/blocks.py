@@ -38,7 +38,7 @@ class MappedFile:
 
     def block(self, offset: int, size: int) -> np.ndarray:
         """So many bytes from that place on, uint8 (size,), not to be written to; OSError if they cannot be read."""
-        if offset + size > os.fstat(self._descriptor).st_size:
+        if offset + size > min(os.fstat(self._descriptor).st_size, len(self._bytes)):
             raise OSError("the file ends before the block does")
         if self._in_memory(offset, size):
             return self._bytes[offset : offset + size]
