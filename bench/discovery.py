@@ -10,7 +10,7 @@ each number of neighbours K of each number of patients N in CHOICES, with interv
 patients (`sg.quality`). Written are:
 
 - controls.csv: as the stage writes it, for every K and N; `nearest` is the study's auto-encoder, `nearest-2` and on the
-  others. `affine` does not depend on K: it stands once for each N.
+  others; `bottleneck` is the study's without the mean over space. `affine` does not depend on K: it stands with each.
 - agreement.csv: how well the order of the patients by a control agrees with their order by the distance in the atlas at
   the pattern, and by the mean distance over the whole body: Spearman's correlation, mean over patterns, with the same
   of the whole body's order against the pattern's in the row `oracle-body`.
@@ -27,22 +27,25 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 
 from sg import paths
 from sg.cohorts.records import ScanRow, read_rows
 from sg.embedding import learn_embedding
+from sg.intensity import to_unit
 from sg.neighbors import read_embeddings, read_ranking
 from sg.networks.autoencoder import untrained
 from sg.params import Params, parse
 from sg.quality.choosing import by_distance, by_vectors
-from sg.quality.controls import orderings
+from sg.quality.controls import orderings, read_thumbnails
 from sg.quality.measuring import number
 from sg.quality.registration import registered
 from sg.quality.study import Study, read_study
 from sg.quality.table import Row, table
 from sg.randomness import generator
 from sg.roles import Roles, read_roles
+from sg.weights import load_tensors
 
 CHOICES = ((10, 400), (50, 400), (200, 400), (200, 623))
 KEPT = Path(".state") / "discovery"
@@ -62,6 +65,7 @@ def main() -> None:
     )
     for number_, vectors in enumerate(other_encoders(params, roles, study, options.encoders - 1), start=2):
         orders[f"nearest-{number_}"] = by_vectors(study, vectors)
+    orders["bottleneck"] = by_vectors(study, bottlenecks(params, study))
     affine = registered(study, paths.THUMBNAILS, paths.TRUTH, options.registrations, params.seed)
     print(
         f"{len(study.patterns)} patterns, {len(study.patients)} patients; {affine.failed} registrations failed"
@@ -99,6 +103,17 @@ def other_encoders(params: Params, roles: Roles, study: Study, count: int) -> It
         found = read_embeddings(folder / "embeddings.h5", roles)
         row = {scan: i for i, scan in enumerate(found.scan.tolist())}
         yield found.vectors[[row[scan] for scan in study.scans.tolist()]]
+
+
+def bottlenecks(params: Params, study: Study) -> np.ndarray:
+    """The bottlenecks of the study's auto-encoder for its scans, not averaged: (scans, channels * places)."""
+    model = untrained(params.embed.width, params.embed.depth, params.seed)
+    load_tensors(model, paths.EMBED / "autoencoder.safetensors")
+    model.eval()
+    images, hu = read_thumbnails(paths.THUMBNAILS, study.scans)
+    with torch.inference_mode():
+        rows = [model.encoder(torch.from_numpy(to_unit(image, *hu)[None, None]))[0] for image in images]
+    return np.stack([row.numpy().ravel() for row in rows])
 
 
 def drawn(study: Study, patients: int, seed: int) -> np.ndarray:
