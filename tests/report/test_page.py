@@ -238,7 +238,7 @@ def test_the_figures_of_quality_are_said(page):
     assert "its reference is 17 mm; cut at the same place in random patients it is 26 mm, and in the" in text
     assert "4 of 5 patterns lie nearer" in text
     assert (
-        "spread by 15.2 mm (5.08 voxels; coordinates.min_distance, by which patterns are kept apart, is 5"
+        "spread by 15.2 mm (5.08 voxels; coordinates.min_distance, by which patterns are kept apart, is 4"
         in text
     )
     assert "names the pattern of 84 % of the validation patients' patches (95 % interval 79 to 89 %)" in text
