@@ -41,6 +41,14 @@ def in_cohort(scan: str, rows: Sequence[ScanRow]) -> ScanRow | None:
     return next((row for row in rows if row.scan == scan), None)
 
 
+def check_request(k: int, drawn: bool) -> None:
+    """InputError if `k` neighbours cannot be listed or, where they are to be, drawn. A command asks this first."""
+    if k < 1:
+        raise InputError(f"--k: there must be at least 1 neighbour, got {k}")
+    if drawn and k > COLUMNS:
+        raise InputError(f"--picture: can show at most {COLUMNS} neighbours, got --k {k}; give a smaller one")
+
+
 def nearest(
     query: Placed, own: ScanRow | None, embeddings: Embeddings, k: int, every: bool
 ) -> list[Neighbour]:
@@ -49,10 +57,8 @@ def nearest(
     Searched are the patients that may be neighbours (the training patients of pre-training); with `every` all that are
     embedded, which is for looking only. A scan of the cohort is no neighbour of itself, nor is any other of its patient;
     `own` is its row there.
-    InputError if k is less than 1, or if nobody is left to be searched.
+    InputError if nobody is left to be searched.
     """
-    if k < 1:
-        raise InputError(f"--k: there must be at least 1 neighbour, got {k}")
     pool = np.full(len(embeddings.scan), True) if every else embeddings.neighbours.copy()
     if own is not None:
         pool &= embeddings.patient != own.patient.encode()
@@ -107,13 +113,8 @@ def lines(
 def picture(query: Placed, found: Sequence[Neighbour], thumbnails: Thumbnails, path: Path) -> None:
     """Draw the scan and its neighbours beside each other, as PNG: middle coronal and axial slices of their thumbnails.
 
-    All in the proportions of the body and on one scale. InputError for more than COLUMNS neighbours, or where a
-    thumbnail is missing or damaged.
+    All in the proportions of the body and on one scale. InputError where a thumbnail is missing or damaged.
     """
-    if len(found) > COLUMNS:
-        raise InputError(
-            f"--picture: can show at most {COLUMNS} neighbours, got {len(found)}; give a smaller --k"
-        )
     image = query.thumbnail.image
     voxel = tuple(extent / side for extent, side in zip(query.thumbnail.extent_mm, image.shape, strict=True))
     shows = [("this scan", query.found.patient, image, voxel)]

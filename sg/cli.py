@@ -322,11 +322,12 @@ def neighbors(
     """
     with _interruptible("neighbors"):
         _begin("sg.cli", "sg.outside")
+        from sg import alike
         from sg.outputs import check_free, whole
 
+        alike.check_request(k, picture is not None)
         if picture is not None:
             check_free(picture, force)  # before all else, which takes a while
-        from sg import alike
         from sg.cohorts.records import ScanRow, read_rows
         from sg.neighbors import read_embeddings
         from sg.placing import place_one, read_embedder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -116,12 +117,14 @@ class Caches:
 class _Opened:
     image: np.ndarray
     clip: tuple[float, float]
+    counts: dict[str, int]  # of positions, in all and refused by each rule
     boxes: list[Box]  # of the crops, then of random sub-volumes
 
 
 @dataclass(frozen=True)
 class _Batch:
     clip: tuple[float, float]  # of the scan
+    counts: dict[str, int]  # of its positions
     boxes: list[Box]
     patches: np.ndarray  # int16 (n, z, y, x), one a box
 
@@ -168,7 +171,7 @@ def write_caches(
         laid = crops[by_scan[scan]]
         boxes = [*zip(laid["corner"].tolist(), laid["extent"].tolist(), strict=True)]
         boxes += [(corner, patch_size) for corner in drawn]
-        return _Opened(volume.image, (volume.hu_min, volume.hu_max), boxes)
+        return _Opened(volume.image, (volume.hu_min, volume.hu_max), allowed.counts, boxes)
 
     def batch(source: _Once[_Opened], start: int, stop: int) -> _Batch:
         found = source()
@@ -176,7 +179,7 @@ def write_caches(
         patches = np.empty((len(boxes), *patch_size), np.int16)
         for (corner, extent), patch in zip(boxes, patches, strict=True):
             cut(found.image, corner, extent, patch_size, patch)
-        return _Batch(found.clip, boxes, patches)
+        return _Batch(found.clip, found.counts, boxes, patches)
 
     def jobs() -> Iterator[Callable[[], _Batch | _Opened]]:
         """Each scan is opened before the patches of the one before are cut, so that nobody waits for it."""
@@ -191,6 +194,7 @@ def write_caches(
                 yield partial(batch, source, start, start + starts[here].step)
 
     short, random_rows, clip = [], [], None
+    tally: dict[str, Counter] = defaultdict(Counter)
     with (
         CacheWriter(folder / "patterns.h5", len(crops), patch_size, settings.compression) as of_patterns,
         CacheWriter(
@@ -218,10 +222,11 @@ def write_caches(
                         of_random.write(len(random_rows), patch)
                         random_rows.append(_random_row(facts[scan], corner, patch_size))
                         drawn += 1
+            tally[facts[scan].split].update(found.counts)
             if drawn < wanted[role_of[scan]]:
                 short.append((scan, drawn))
         rows = np.array(random_rows, ROW)
-        _some_in_each(rows, {"train": learned, "validation": stopping}, settings)
+        _some_in_each(rows, {"train": learned, "validation": stopping}, settings, tally)
         of_patterns.finish(_pattern_rows(crops), *clip, patterns)
         of_random.finish(rows, *clip, 0)
     done = Caches(len(crops), len(rows), len(by_scan), _shortage(short, facts))
@@ -261,13 +266,19 @@ def _random_row(scan: ScanRow, corner: Zyx, size: Zyx) -> tuple:
     return (-1, -1, 0, scan.scan.encode(), scan.patient.encode(), scan.split.encode(), corner, tuple(size))
 
 
-def _some_in_each(rows: np.ndarray, scans: dict[str, Sequence[ScanRow]], settings: Patches) -> None:
+def _some_in_each(
+    rows: np.ndarray, scans: dict[str, Sequence[ScanRow]], settings: Patches, tally: dict[str, Counter]
+) -> None:
     for split, those in scans.items():
         if not np.isin(rows["scan"], [row.scan.encode() for row in those]).any():
+            refused = ", ".join(
+                f"{rule} {tally[split][rule]}" for rule in ("border", "tissue_min", "tissue_max")
+            )
             raise InputError(
                 f"patches.rule: no position in any of {len(those)} {split} scans satisfies it (border "
                 f"{list(settings.rule.border)}, tissue {settings.rule.tissue_min:g} to {settings.rule.tissue_max:g} at or "
-                f"over {settings.rule.tissue_hu:g} HU); make the border smaller or the range of tissue wider"
+                f"over {settings.rule.tissue_hu:g} HU). Of {tally[split]['positions']} positions the rules refused: "
+                f"{refused}. Make the border smaller or the range of tissue wider"
             )
 
 

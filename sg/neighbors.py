@@ -24,7 +24,7 @@ import numpy as np
 from sg.errors import InputError
 from sg.randomness import generator
 from sg.roles import PRETRAIN, Roles
-from sg.storage import create_h5, open_h5, write_array
+from sg.storage import create_h5, data_set, open_h5, write_array
 
 # Queries put to the index at once, patients asked for beyond what is needed (ties at the end of the ranking), and answers
 # held at once, however many patients must be asked for.
@@ -41,6 +41,17 @@ PARTS = 16
 ROUNDING = 1e-5
 # References on which an approximate index is held against exact search.
 RECALL_REFERENCES = 256
+
+# faiss ends the process, without a word of ours, for links or bits of these numbers: HNSW0, HNSW1, PQ4x0.
+_ENDS_THE_PROCESS = re.compile(r"HNSW0*[01](?!\d)|(?<!\d)0+(?!\d)")
+# What faiss says, and what we do
+_COMPLAINTS = (
+    ("could not parse (?:index|code|2 layer)|unbalanced parentheses|stoi", "it is no index that faiss knows"),
+    (r"points \((\d+)\) should be at least as large as number of clusters \((\d+)\)",
+     r"it learns from at least \2 vectors, and \1 are there"),
+    ("multiple of the number of subquantizers", "PQ must cut a vector into parts of one length"),
+)  # fmt: skip
+_EXACT = "`Flat` is exact and always works"
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,19 @@ class Ranking:
         return len(np.unique(self.patient[self.split == split.encode()]))
 
 
+# What each table of it holds, along how many axes
+_OF_A_RANKING = {
+    "reference": (np.bytes_, 1),
+    "train": (np.int32, 2),
+    "validation": (np.int32, 2),
+    "train_distance": (np.float32, 2),
+    "validation_distance": (np.float32, 2),
+    "scan": (np.bytes_, 1),
+    "patient": (np.bytes_, 1),
+    "split": (np.bytes_, 1),
+}
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """One vector a scan: `vectors` float32 (m, d) and the tables beside it (m,), sorted by scan id."""
@@ -77,14 +101,34 @@ class Embeddings:
     stopping: np.ndarray  # bool: may be a neighbour to stop by
 
 
+def read_vectors(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The tables `vectors` float32 (m, d), `scan`, `patient` and `split` (m,), texts, of a file of embeddings.
+
+    InputError if one is of another kind, or their lengths disagree.
+    """
+    with open_h5(path) as file:
+        vectors = data_set(file, path, "vectors", np.float32, 2)[...]
+        texts = {name: data_set(file, path, name, np.bytes_, 1)[...] for name in ("scan", "patient", "split")}
+    _of_one_length(path, "embed", {"vectors": vectors, **texts})
+    return vectors, texts["scan"], texts["patient"], texts["split"]
+
+
+def _of_one_length(path: Path, stage: str, tables: dict[str, np.ndarray]) -> None:
+    if len({len(table) for table in tables.values()}) > 1:
+        got = ", ".join(f"{name} {len(table)}" for name, table in tables.items())
+        raise InputError(
+            f"{path}: there must be as many rows in each of its tables, got {got}; run `dvc repro {stage}`"
+        )
+
+
 def read_embeddings(path: Path, roles: Roles) -> Embeddings:
     """The embeddings, vouched for: finite, and not all alike; and what their patients may be used for.
 
-    InputError if a value is not finite, if the training patients are fewer than two, if their vectors are equal to
-    within single precision (the auto-encoder then tells nobody from anybody), or if the roles disagree.
+    InputError as `read_vectors`, if a value is not finite, if the training patients are fewer than two, if their
+    vectors are equal to within single precision (the auto-encoder then tells nobody from anybody), or if the roles
+    disagree.
     """
-    with open_h5(path) as file:
-        vectors, scan, patient, split = (file[name][...] for name in ("vectors", "scan", "patient", "split"))
+    vectors, scan, patient, split = read_vectors(path)
     roles.check(path, patient, split, PRETRAIN)
     if (scan[1:] < scan[:-1]).any():
         order = np.argsort(scan, kind="stable")
@@ -329,6 +373,12 @@ def build_index(vectors: np.ndarray, rows: np.ndarray, mean: np.ndarray, name: s
     """
     import faiss
 
+    what = (
+        f"neighbors.index: faiss must be able to build it from {len(rows)} vectors of {vectors.shape[1]} numbers, got "
+        f"{name!r}"
+    )
+    if _ENDS_THE_PROCESS.search(name):
+        raise InputError(f"{what}: HNSW takes numbers from 2, all else from 1; {_EXACT}")
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -341,10 +391,7 @@ def build_index(vectors: np.ndarray, rows: np.ndarray, mean: np.ndarray, name: s
             taken -= mean
             index.add(taken)
     except RuntimeError as error:
-        raise InputError(
-            f"neighbors.index: faiss must be able to build it from {len(rows)} vectors of {vectors.shape[1]} "
-            f"numbers, got {name!r}: {_why(error)}; `Flat` is exact and always works"
-        ) from None
+        raise InputError(f"{what}: {_why(error)}; {_EXACT}") from None
     finally:
         faiss.omp_set_num_threads(threads)
     try:
@@ -358,8 +405,12 @@ def build_index(vectors: np.ndarray, rows: np.ndarray, mean: np.ndarray, name: s
 
 
 def _why(error: RuntimeError) -> str:
-    """What faiss complains of, without the place in its code."""
-    return re.split(r"Error: |' failed: |\.cpp:\d+: (?:\w+::\w+:)?", str(error))[-1].splitlines()[0]
+    """What faiss complains of, in our words where they are known, and never with the place in its code."""
+    complaint = str(error)
+    for sign, words in _COMPLAINTS:
+        if found := re.search(sign, complaint):
+            return found.expand(words)
+    return re.split(r"Error: |' failed: |\.cpp:\d+: (?:\w+::\w+:)?", complaint)[-1].splitlines()[0]
 
 
 def _recall(
@@ -387,10 +438,22 @@ def write_ranking(folder: Path, ranking: Ranking, metrics: dict) -> None:
 def read_ranking(path: Path, roles: Roles) -> Ranking:
     """The ranking of neighbors.h5.
 
-    InputError if the file is missing or damaged, if its rows lead outside, or if it and the roles disagree.
+    InputError if the file is missing or damaged, if its tables are of other kinds or lengths, if its rows lead outside,
+    or if it and the roles disagree.
     """
     with open_h5(path) as file:
-        found = Ranking(**{name: file[name][...] for name in Ranking.__dataclass_fields__})
+        found = Ranking(
+            **{name: data_set(file, path, name, *kind)[...] for name, kind in _OF_A_RANKING.items()}
+        )
+    for names in (("scan", "patient", "split"), ("reference", "train", "validation")):
+        _of_one_length(path, "neighbors", {name: getattr(found, name) for name in names})
+    for split in ("train", "validation"):
+        rows, distances = getattr(found, split), getattr(found, f"{split}_distance")
+        if rows.shape != distances.shape:
+            raise InputError(
+                f"{path}: {split}_distance must be {rows.shape}, a distance for each row of {split}, got "
+                f"{distances.shape}; run `dvc repro neighbors`"
+            )
     roles.check(path, found.patient, found.split, PRETRAIN)
     for rows, role in ((found.train, "neighbours"), (found.validation, "early_stopping")):
         if rows.size and not (rows.min() >= 0 and rows.max() < len(found.scan)):

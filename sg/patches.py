@@ -27,11 +27,13 @@ from sg.checksums import copied_fletcher32
 from sg.errors import InputError
 from sg.storage import (
     create_h5,
+    data_set,
     empty_array,
     filters,
     open_checked,
     open_h5,
     reading,
+    remedy,
     stored_blocks,
     write_array,
 )
@@ -368,8 +370,8 @@ class PatchCache:
         row = self.rows[index]
         return InputError(
             f"{self.path}: the patch of row {index} (scan {row['scan'].decode()}, corner {row['corner'].tolist()}) is "
-            f"damaged, its checksum or block cannot be read ({' '.join(complaint.split())}); delete the file and run "
-            "`dvc repro` to make it again"
+            f"damaged, its checksum or block cannot be read ({' '.join(complaint.split())}); "
+            f"{remedy(self.path)}"
         )
 
 
@@ -390,18 +392,22 @@ def _listed(values: np.ndarray) -> str:
 def _facts(path: Path) -> _Facts:
     with open_h5(path) as file:
         identity = _identity(os.fstat(file.id.get_vfd_handle()))
-        patches, rows = file["patches"], file["rows"][...]
-        size = tuple(int(side) for side in file.attrs["patch_size"])
-        if rows.dtype != ROW or patches.dtype != np.int16 or patches.shape != (len(rows), *size):
+        rows = _rows(file, path)
+        size = tuple(map(int, _numbers(file, path, "patch_size", 3, "iu")))
+        patches = data_set(file, path, "patches", np.int16, 4)
+        if patches.shape != (len(rows), *size):
             raise InputError(
-                f"{path}: a cache must hold `patches` int16 ({len(rows)}, {', '.join(map(str, size))}) beside its rows, "
-                f"got {patches.dtype} {patches.shape}; run `dvc repro patches`"
+                f"{path}: a cache must hold `patches` {(len(rows), *size)}, by its rows and patch_size, got "
+                f"{patches.shape}; {remedy(path)}"
             )
+        hu_min, hu_max = (float(_numbers(file, path, name, 1, "iuf")[0]) for name in ("hu_min", "hu_max"))
+        patterns = int(_numbers(file, path, "patterns", 1, "iu")[0])
+        _check_facts(path, size, hu_min, hu_max, patterns)
         offsets = None
         if patches.size:
             if patches.chunks != (1, *size) or not patches.fletcher32:
                 raise InputError(
-                    f"{path}: every patch must be a block with a checksum of its own; run `dvc repro patches`"
+                    f"{path}: every patch must be a block with a checksum of its own; {remedy(path)}"
                 )
             offsets, sizes = stored_blocks(path, patches)
             # Only what HDF5 would add up in just this way; it unpacks, and finds its way past a foreign header.
@@ -411,16 +417,65 @@ def _facts(path: Path) -> _Facts:
                     row = int(np.argmax(sizes != wanted))
                     raise InputError(
                         f"{path}: the block of row {row} must take {wanted} bytes, as its patch and checksum do, got "
-                        f"{sizes[row]}; run `dvc repro patches`"
+                        f"{sizes[row]}; {remedy(path)}"
                     )
             else:
                 offsets = None
         return _Facts(
             rows=rows,
             patch_size=size,
-            hu_min=float(file.attrs["hu_min"]),
-            hu_max=float(file.attrs["hu_max"]),
-            patterns=int(file.attrs["patterns"]),
+            hu_min=hu_min,
+            hu_max=hu_max,
+            patterns=patterns,
             offsets=offsets,
             identity=identity,
+        )
+
+
+def _rows(file: h5py.File, path: Path) -> np.ndarray:
+    """The rows of a cache (ROW, n); InputError, naming the fields that differ, if they are another table."""
+    rows = data_set(file, path, "rows", np.void, 1)
+    if rows.dtype == ROW:
+        return rows[...]
+    fields = {name: rows.dtype[name] for name in rows.dtype.names or ()}
+    wanted = {name: ROW[name] for name in ROW.names}
+    wrong = [f"{name} {_kind(kind)}" for name, kind in wanted.items() if fields.get(name) != kind]
+    got = [
+        f"{name} {_kind(fields[name])}" if name in fields else f"no {name}"
+        for name, kind in wanted.items()
+        if fields.get(name) != kind
+    ]
+    if wrong:
+        differs = f"must have {', '.join(wrong)}, got {', '.join(got)}"
+    else:
+        differs = (
+            f"must have the fields {', '.join(wanted)} and no others, in this order, got {', '.join(fields)}"
+        )
+    raise InputError(f"{path}: `rows` {differs}; {remedy(path)}")
+
+
+def _kind(kind: np.dtype) -> str:
+    return f"{kind.base.str.lstrip('|')} {kind.shape}" if kind.shape else kind.str.lstrip("|")
+
+
+def _numbers(file: h5py.File, path: Path, name: str, count: int, kinds: str) -> np.ndarray:
+    """So many numbers of these kinds (of NumPy's) that an attribute holds; InputError if it holds anything else."""
+    found = np.ravel(file.attrs[name])
+    if found.dtype.kind not in kinds or len(found) != count:
+        what = "number" if "f" in kinds else "whole number"
+        what = f"a {what}" if count == 1 else f"{count} {what}s"
+        raise InputError(f"{path}: {name} must be {what}, got {file.attrs[name]!r}; {remedy(path)}")
+    return found
+
+
+def _check_facts(path: Path, size: Zyx, hu_min: float, hu_max: float, patterns: int) -> None:
+    """InputError if a cache says of itself what cannot be."""
+    if not (math.isfinite(hu_min) and math.isfinite(hu_max) and hu_min < hu_max):
+        raise InputError(
+            f"{path}: hu_min must be less than hu_max, both finite, got {hu_min:g} and {hu_max:g}; {remedy(path)}"
+        )
+    if patterns < 0 or min(size) < 1:
+        raise InputError(
+            f"{path}: patterns must be at least 0 and every side of a patch at least 1, got {patterns} and "
+            f"{' x '.join(map(str, size))}; {remedy(path)}"
         )

@@ -1,5 +1,6 @@
 """Where artifacts lie, relative to the project's root. dvc.yaml names the same places; a test compares them."""
 
+import os
 from pathlib import Path
 
 DATA = Path("data")
@@ -48,6 +49,22 @@ FINETUNE = DATA / "finetune"
 EVALUATE = DATA / "evaluate"
 METRICS = Path("metrics.json")
 REPORT = Path("report")
+
+# Where stages keep what they have not finished
+STATE = Path(".state")
+ASIDE = DATA / ".aside"
+
+# What stages make. Raw scans are not among it, nor are caches beside the two that `patches` writes: they are the user's.
+MADE = (
+    COHORT, RESAMPLED, EMBED, NEIGHBORS, COORDINATES, PATTERNS, RANDOM, QUALITY, PRETRAIN, TARGETS, FINETUNE, EVALUATE,
+    REPORT, STATE, ASIDE,
+)  # fmt: skip
+
+
+def made_by_a_stage(path: Path) -> bool:
+    """Whether a file lies where a stage puts its own, seen from the project's root, which is the working directory."""
+    place = Path(os.path.abspath(path))
+    return any(place.is_relative_to(os.path.abspath(home)) for home in MADE)
 
 
 def phantom(cohort: str) -> Path:

@@ -23,13 +23,13 @@ from sg.cohorts.walking import shown
 from sg.errors import InputError
 from sg.inspection import Found
 from sg.intensity import to_unit
+from sg.neighbors import read_vectors
 from sg.networks.autoencoder import AutoEncoder
 from sg.outside import Thumbnail, thumbnails
 from sg.params import Params
 from sg.report.tables import read_json, text
 from sg.scans import Refusal
 from sg.stage import PARAMS
-from sg.storage import open_h5
 from sg.training import reproducible
 from sg.weights import load_tensors
 
@@ -109,8 +109,7 @@ def read_embedder(study: Params) -> Embedder:
     reproducible(study.embed.training.threads)
     model.to(memory_format=torch.channels_last_3d)
     model.eval()
-    with open_h5(paths.EMBEDDINGS) as file:
-        vectors, scans, splits = (file[name][...] for name in ("vectors", "scan", "split"))
+    vectors, scans, _, splits = read_vectors(paths.EMBEDDINGS)
     recorded = {
         text(scan): (vector, text(split)) for scan, vector, split in zip(scans, vectors, splits, strict=True)
     }

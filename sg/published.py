@@ -17,6 +17,7 @@ order of axes: a cache's plane is theirs, transposed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ BLOCK_BYTES = 8 * 2**20  # of an array that are looked at together
 CLASSES_MAX = 100_000
 
 _NAME = re.compile(r"(train|val)_(data|label)([1-9])_\w+_fold([0-9]+)(?:\.0)?\.npy")
+# What NumPy raises for a file that is no array, and its readers of headers by version
+_NO_ARRAY = (ValueError, OverflowError, TypeError, OSError, SyntaxError, TokenError)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _SPLITS = {"train": b"train", "val": b"validation"}
 
 
@@ -153,18 +157,36 @@ def _mapped(path: Path) -> np.ndarray:
         raise InputError(f"{shown(path)}: {refusal.reason}") from None
     except PermissionError:
         raise
-    except (ValueError, OverflowError, TypeError, OSError, SyntaxError, TokenError) as error:
+    except _NO_ARRAY as error:
+        needed = _accounted_for(path)
+        if needed is not None and needed != path.stat().st_size:
+            raise _of_other_length(path, needed) from None
         why = " ".join(str(error).split())
         raise InputError(
             f"{shown(path)}: not a whole .npy file of numbers ({why}); it has {path.stat().st_size} bytes; copy it again "
             "from its source"
         ) from None
-    needed, size = array.offset + array.nbytes, path.stat().st_size
-    if size != needed:
-        raise InputError(
-            f"{shown(path)}: its header accounts for {needed} bytes, the file has {size}; copy it again from its source"
-        )
+    needed = array.offset + array.nbytes
+    if path.stat().st_size != needed:
+        raise _of_other_length(path, needed)
     return array
+
+
+def _accounted_for(path: Path) -> int | None:
+    """The bytes of the whole file by its header; None where that cannot be read or is not of plain numbers."""
+    try:
+        with path.open("rb") as file:
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            return None if dtype.hasobject else file.tell() + math.prod(shape) * dtype.itemsize
+    except (*_NO_ARRAY, KeyError):
+        return None
+
+
+def _of_other_length(path: Path, needed: int) -> InputError:
+    return InputError(
+        f"{shown(path)}: its header accounts for {needed} bytes, the file has {path.stat().st_size}; copy it again from "
+        "its source"
+    )
 
 
 def _check_all(parts: list[Part], folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sg.cohorts.records import QuarantineRow, ScanRow, read_rows
 from sg.errors import InputError
-from sg.storage import open_h5
+from sg.storage import open_h5, remedy
 
 QUARANTINE = "quarantine.csv"
 ALONG = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the direction of a grid along the patient's axes
@@ -67,7 +67,7 @@ def read_resampled(path: Path, labels: bool = False) -> Resampled:
         if structures is not None and structures.shape != image.shape:
             raise InputError(
                 f"{path}: labels must have the image's shape {image.shape}, got {structures.shape}; "
-                "delete it and run `dvc repro`"
+                f"{remedy(path)}"
             )
         return Resampled(
             image,

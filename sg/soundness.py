@@ -7,7 +7,6 @@ change of stored bytes shows. Bytes between the stored parts belong to nothing a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from sg.errors import InputError
 from sg.isolated import bound_memory, each, memory_for
 from sg.patches import PatchCache
 from sg.scans import Refusal
-from sg.storage import open_h5
+from sg.storage import open_h5, remedy
 
 ROWS_EACH = 2048  # patches that one process reads; some 0.5 GB at the published size
 SECONDS = 1800.0  # that this may take, from a slow share
@@ -80,7 +79,7 @@ def lines(checked: Checked) -> Iterator[str]:
     if len(checked.damage) > NAMED:
         yield f"  and {len(checked.damage) - NAMED} more rows"
     if checked.damage:
-        yield "  make it again: delete it and run `dvc repro`, or import or copy it anew"
+        yield f"  {remedy(checked.path)}"
 
 
 def _check_patches(path: Path, found: tuple[int, dict[int, str]] | Refusal, workers: int) -> Checked:
@@ -117,7 +116,6 @@ def structure(path: Path) -> tuple[int, dict[int, str]]:
             problem = _misplaced(file["patches"], path.stat().st_size) or _misplaced(
                 file["rows"], path.stat().st_size
             )
-        problem = problem or _impossible(cache)
         if problem:
             raise Refusal("damaged", problem)
         return len(cache), _broken_rows(cache.rows, cache.patterns)
@@ -152,18 +150,6 @@ def damaged_patches(path: Path, start: int, stop: int) -> dict[int, str]:
 
 def _without(path: Path, error: InputError) -> str:
     return str(error).removeprefix(f"{path}: ")
-
-
-def _impossible(cache: PatchCache) -> str:
-    """What is wrong with the facts of a whole cache; empty if nothing is."""
-    if not (math.isfinite(cache.hu_min) and math.isfinite(cache.hu_max) and cache.hu_min < cache.hu_max):
-        return f"hu_min must be less than hu_max, both finite, got {cache.hu_min:g} and {cache.hu_max:g}"
-    if cache.patterns < 0 or min(cache.patch_size) < 1:
-        return (
-            f"patterns must be at least 0 and every side of a patch at least 1, got {cache.patterns} and "
-            f"{' x '.join(map(str, cache.patch_size))}"
-        )
-    return ""
 
 
 def _misplaced(stored: h5py.Dataset, file_size: int) -> str:

@@ -31,11 +31,10 @@ from pydantic import BaseModel
 
 from sg import console, logs, params
 from sg.errors import InputError, in_words
+from sg.paths import ASIDE, STATE
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
-STATE = Path(".state")
-ASIDE = Path("data/.aside")
 
 
 class Run:

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from sg.errors import InputError
+from sg.paths import made_by_a_stage
 
 # One stored chunk may unpack to no more than this: a small file cannot ask for much memory.
 CHUNK_BYTES_MAX = 64 * 2**20
@@ -32,8 +33,8 @@ CHUNK_BYTES_MAX = 64 * 2**20
 _ABOUT_READING = re.compile(
     r"^(\[Errno \d+\] )?(Unable to|Can't) (synchronously )?(?!write|create|flush|extend)"
 )
+_ANY_WIDTH = {np.bytes_: "texts", np.void: "a table"}
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
-_REMEDY = "delete it and run `dvc repro` to make it again"
 
 
 def create_h5(path: Path) -> h5py.File:
@@ -133,7 +134,8 @@ def open_checked(path: Path) -> h5py.File:
     import hdf5plugin  # noqa: F401 (registers Blosc2 with HDF5)
 
     if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; run `dvc repro` to make it")
+        how = "run `dvc repro` to make it" if made_by_a_stage(path) else "name one that is there"
+        raise InputError(f"{path}: there is no such file; {how}")
     file = None
     try:
         file = h5py.File(path, "r")
@@ -145,6 +147,32 @@ def open_checked(path: Path) -> h5py.File:
             raise _unreadable(path, error) from error
         raise
     return file
+
+
+def remedy(path: Path) -> str:
+    """What to do about a damaged file. One that no stage would make again is never to be deleted."""
+    if made_by_a_stage(path):
+        return "delete it and run `dvc repro` to make it again"
+    return "get a whole copy of it, import it again, or name another file"
+
+
+def data_set(file: h5py.File, path: Path, name: str, kind: type, axes: int) -> h5py.Dataset:
+    """The data set `name` of an open file, vouched for by what it holds and how many axes it has.
+
+    `kind` is a NumPy type: a number's, in this machine's order of bytes, or np.bytes_ or np.void, texts and tables of
+    any width. InputError if it is another.
+    """
+    found = file[name]
+    if isinstance(found, h5py.Dataset):
+        of_kind = np.issubdtype(found.dtype, kind) if kind in _ANY_WIDTH else found.dtype == kind
+        if of_kind and found.shape is not None and found.ndim == axes:
+            return found
+        got = "no values" if found.shape is None else f"{_named(found.dtype)} {found.shape}"
+    else:
+        got = "a group"
+    what = _ANY_WIDTH.get(kind) or np.dtype(kind).name
+    along = "1 axis" if axes == 1 else f"{axes} axes"
+    raise InputError(f"{path}: {name} must be {what} along {along}, got {got}; {remedy(path)}")
 
 
 def filters(stored: h5py.Dataset) -> list[int]:
@@ -179,13 +207,15 @@ def stored_blocks(path: Path, stored: h5py.Dataset) -> tuple[np.ndarray, np.ndar
     name = stored.name.strip("/")
     if (masks & spared).any():
         row = int(np.argmax(masks & spared != 0))
-        raise InputError(f"{path}: {name}: the block of row {row} was stored without a checksum; {_REMEDY}")
+        raise InputError(
+            f"{path}: {name}: the block of row {row} was stored without a checksum; {remedy(path)}"
+        )
     beyond = (at >= size) | (taken > size - np.minimum(at, size))
     if beyond.any():
         row = int(np.argmax(beyond))
         raise InputError(
             f"{path}: {name}: every block must lie in the file's {size} bytes, got that of row {row} at {at[row]} with "
-            f"{taken[row]} bytes; {_REMEDY}"
+            f"{taken[row]} bytes; {remedy(path)}"
         )
     order = np.argsort(at, kind="stable")
     over = at[order][1:] < (at + taken)[order][:-1]
@@ -193,7 +223,7 @@ def stored_blocks(path: Path, stored: h5py.Dataset) -> tuple[np.ndarray, np.ndar
         first = int(np.argmax(over))
         raise InputError(
             f"{path}: {name}: every block must have a place of its own, got those of rows {order[first]} and "
-            f"{order[first + 1]} one over the other; {_REMEDY}"
+            f"{order[first + 1]} one over the other; {remedy(path)}"
         )
     return at.astype(np.int64), taken.astype(np.int64)
 
@@ -215,17 +245,29 @@ def _text(error: Exception) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: {_in_words(_text(error))}; {_REMEDY}")
+    return InputError(f"{path}: {_in_words(_text(error))}; {remedy(path)}")
+
+
+def _named(dtype: np.dtype) -> str:
+    if dtype.names:
+        return "a table"
+    if dtype.kind == "S":
+        return f"texts of {dtype.itemsize} bytes"
+    return dtype.name if dtype.isnative else f"{dtype.name} in the other order of bytes"
 
 
 def _in_words(complaint: str) -> str:
     lacking = re.search(r"object '(.*)' doesn't exist|can't locate attribute: '(.*)'", complaint)
     if lacking:
         return f"incomplete: it lacks {lacking[1] or lacking[2]!r}"
+    if cut := re.search(
+        r"truncated file: eof = (\d+), sblock->base_addr = (\d+), stored_eof = (\d+)", complaint
+    ):
+        there, before, needed = map(int, cut.groups())
+        return f"truncated: it has {there + before} bytes and says that it needs {needed}"
     for sign, words in (
         ("filter returned failure", "damaged: a stored block fails its checksum"),
         ("checksum", "damaged: a part of its structure fails its checksum"),
-        ("truncated file", "truncated: it is shorter than it says"),
         ("signature not found", "not an HDF5 file, or its beginning is damaged"),
         ("bad byte number", "not an HDF5 file, or its beginning is damaged"),
     ):
@@ -244,10 +286,12 @@ def _check(file: h5py.File, path: Path) -> None:
     )
     for name, kind in links:
         if kind != h5py.h5l.TYPE_HARD:
-            raise InputError(f"{path}: {name} must not be a link to another place; {_REMEDY}")
+            raise InputError(f"{path}: {name} must not be a link to another place; {remedy(path)}")
         found = file[name]
         if isinstance(found, h5py.Dataset) and (problem := _not_stored(found, size)):
-            raise InputError(f"{path}: {name} must be wholly stored in the file, but it {problem}; {_REMEDY}")
+            raise InputError(
+                f"{path}: {name} must be wholly stored in the file, but it {problem}; {remedy(path)}"
+            )
 
 
 def _not_stored(found: h5py.Dataset, file_size: int) -> str | None:
@@ -260,15 +304,15 @@ def _not_stored(found: h5py.Dataset, file_size: int) -> str | None:
     if declared == 0:
         return None
     if found.chunks is None:
-        return (
-            f"declares {declared} bytes" if declared > min(file_size, found.id.get_storage_size()) else None
-        )
+        there = min(file_size, found.id.get_storage_size())
+        return f"declares {declared} bytes, of which at most {there} are stored" if declared > there else None
     chunk_bytes = math.prod(found.chunks) * found.dtype.itemsize
     if chunk_bytes > CHUNK_BYTES_MAX:
         return f"has blocks of {chunk_bytes} bytes, more than {CHUNK_BYTES_MAX}"
     needed = math.prod(-(-extent // side) for extent, side in zip(found.shape, found.chunks, strict=True))
     # A block takes some bytes however well it is compressed, so a count beyond the file's size cannot be
-    # true; and an honest file stores every block.
-    if needed > file_size or found.id.get_num_chunks() != needed:
-        return f"declares {needed} blocks"
-    return None
+    # true, and the blocks are not counted then; and an honest file stores every block.
+    if needed > file_size:
+        return f"declares {needed} blocks, which is more than the file has bytes, {file_size}"
+    there = found.id.get_num_chunks()
+    return f"declares {needed} blocks, of which {there} are stored" if there != needed else None

@@ -92,13 +92,30 @@ def test_no_patient_that_is_left_out_is_nearer_than_one_in_the_list(vectors, at,
 
 def test_what_cannot_be_listed_or_drawn_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="--k: there must be at least 1 neighbour, got 0"):
-        alike.nearest(query(0.0), None, on_a_line(), 0, every=False)
+        alike.check_request(0, drawn=False)
     alone = embeddings(np.zeros((1, 1)), ["train"])
     with pytest.raises(InputError, match="no other patient to compare with"):
         alike.nearest(query(0.0, scan=name(0)), scan_row(0, "train"), alone, 1, every=False)
-    many = [alike.Neighbour(i, "p", name(0), "train", 0.0) for i in range(alike.COLUMNS + 1)]
-    with pytest.raises(InputError, match="at most 30 neighbours, got 31"):
-        alike.picture(query(0.0), many, SimpleNamespace(), tmp_path / "p.png")
+    with pytest.raises(InputError, match="at most 30 neighbours, got --k 31"):
+        alike.check_request(31, drawn=True)
+    alike.check_request(31, drawn=False)
+    alike.check_request(30, drawn=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--k", 0), "--k: there must be at least 1 neighbour, got 0\n"),
+        (
+            ("--k", 31, "--picture", "p.png"),
+            "--picture: can show at most 30 neighbours, got --k 31; give a smaller one\n",
+        ),
+    ],
+)
+def test_a_wrong_number_is_said_before_anything_is_read(tmp_path, asked, words):
+    # Here is no study, which would be said otherwise.
+    done = sg("neighbors", "a.nii", *asked, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
 
 
 def test_a_patient_who_may_be_the_scans_own_under_another_name_is_said():

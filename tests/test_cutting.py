@@ -372,6 +372,21 @@ def test_no_admissible_position_anywhere_names_the_rule(scans, tmp_path, border,
         make(tmp_path / "out", scans, rule=rule)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_admissible_position_is_said_with_how_many_each_rule_refused(scans, tmp_path, workers):
+    for i in range(6, 8):  # those to stop by: air and bone, 7 x 13 x 14, of which 6 x 10 x 11 corners
+        image = np.full((7, 13, 14), -1000, np.int16)
+        image[:, :, 7:] = 700
+        write_scan(scans, i, image)
+    # Of 4 x 8 x 9 corners inside the border, y and z matter nothing. A patch has (x - 3) / 4 of bone where it reaches
+    # over 7: x of 1 to 3 none, then 1/4, 1/2, 3/4, and x of 7 to 9 all. None lies between 0.3 and 0.4.
+    rule = {"border": (1, 1, 1), "tissue_hu": -150.0, "tissue_min": 0.3, "tissue_max": 0.4}
+    with pytest.raises(InputError, match=r"any of 2 validation scans .* at or over -150 HU") as caught:
+        make(tmp_path / "out", scans, workers, rule=rule)
+    refused = f"border {2 * (660 - 288)}, tissue_min {2 * 4 * 8 * 4}, tissue_max {2 * 4 * 8 * 5}"
+    assert f"Of {2 * 660} positions the rules refused: {refused}. Make" in str(caught.value)
+
+
 def test_scans_clipped_differently_are_refused(scans, tmp_path):
     write_scan(scans, 7, noise(7, (7, 13, 14)), clip=(-1000.0, 900.0))
     with pytest.raises(

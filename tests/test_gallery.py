@@ -76,6 +76,14 @@ def test_what_cannot_be_drawn_is_an_input_error(tmp_path):
         show(stopping, 3, 3, tmp_path / "p.png")
 
 
+def test_a_cache_whose_range_is_no_range_is_not_drawn(tmp_path, drawn):
+    with pytest.raises(
+        InputError, match=r"c\.h5: hu_min must be less than hu_max, both finite, got nan and 1000"
+    ):
+        show(PatchCache(write(tmp_path / "c.h5", hu=(np.nan, 1000))), 3, 3, tmp_path / "p.png")
+    assert not drawn
+
+
 def test_a_sheet_holds_the_levels_of_every_slice_and_any_name(tmp_path):
     ramp = np.linspace(*WINDOW_HU, 64).reshape(8, 8)
     cells = [
@@ -120,7 +128,7 @@ def test_the_command_draws_and_never_over_what_is_there_unasked(tmp_path):
     done = sg("patches", "show", "none.h5", "--output", "d.png", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "none.h5: there is no such file; run `dvc repro` to make it\n",
+        "none.h5: there is no such file; name one that is there\n",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "c.png"]
 

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -127,10 +128,39 @@ def test_an_approximate_index_reports_its_recall_and_is_helped_out_where_it_find
     assert (rank(found, "HNSW16,Flat", 5)[0].train == graph.train).all()
 
 
-@pytest.mark.parametrize("index", ["Flaat", "IVF4096,Flat", "PQ3x200", ""])
-def test_an_index_that_faiss_cannot_build_is_named(index):
-    with pytest.raises(InputError, match=r"neighbors\.index.*`Flat` is exact"):
+UNKNOWN = "it is no index that faiss knows"
+
+
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        ("Flaat", UNKNOWN),
+        ("", UNKNOWN),
+        ("IVF4,Foo", UNKNOWN),
+        ("IVF(4,Flat", UNKNOWN),
+        ("IVF999999999999999999999,Flat", UNKNOWN),
+        ("IVF4096,Flat", "it learns from at least 4096 vectors, and 20 are there"),
+        ("PQ3x200", "PQ must cut a vector into parts of one length"),
+        ("PCA99,Flat", "PCA matrix cannot output 99 dimensions from 8"),
+        # Given these, faiss would end this process.
+        ("HNSW0,Flat", "HNSW takes numbers from 2, all else from 1"),
+        ("HNSW1,Flat", "HNSW takes numbers from 2, all else from 1"),
+        ("IVF2_HNSW0,Flat", "HNSW takes numbers from 2, all else from 1"),
+        ("PQ4x0", "HNSW takes numbers from 2, all else from 1"),
+        ("IVF0,Flat", "HNSW takes numbers from 2, all else from 1"),
+    ],
+)
+def test_an_index_that_faiss_cannot_build_is_named(index, why):
+    with pytest.raises(InputError) as caught:
         rank(cohort(20, 5, 0, 8, seed=1), index, 3)
+    said = str(caught.value)
+    assert said.startswith(
+        "neighbors.index: faiss must be able to build it from 20 vectors of 8 numbers, got "
+    )
+    assert f"got {index!r}: {why}" in said
+    assert said.endswith("; `Flat` is exact and always works")
+    assert "cpp" not in said
+    assert "::" not in said
 
 
 def test_the_wider_an_index_searches_the_more_it_finds_up_to_everything():
@@ -290,6 +320,91 @@ def read(path: Path, found):
 
 def roles_of(found):
     return roles(*([text.decode() for text in getattr(found, column)] for column in ("patient", "split")))
+
+
+def edited(path: Path, **tables) -> Path:
+    """The file with other tables in place of its own."""
+    with h5py.File(path, "r+") as file:
+        for table, values in tables.items():
+            del file[table]
+            file[table] = values
+    return path
+
+
+@pytest.mark.parametrize("short", ["vectors", "scan", "patient", "split"])
+def test_embeddings_whose_tables_disagree_in_length_are_refused_with_the_lengths(tmp_path, short):
+    found = cohort(5, 2, 0, 3, seed=1)
+    path = edited(written(tmp_path / "e.h5", found), **{short: getattr(found, short)[:-1]})
+    with pytest.raises(
+        InputError, match=rf"e\.h5: .* as many rows in each .* {short} 6.*dvc repro embed"
+    ) as caught:
+        read_embeddings(path, roles_of(found))
+    assert str(caught.value).count(" 7") == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "words"),
+    [
+        ("vectors", np.zeros(7, "f4"), r"vectors must be float32 along 2 axes, got float32 \(7,\)"),
+        (
+            "vectors",
+            np.full((7, 3), b"1"),
+            r"vectors must be float32 along 2 axes, got texts of 1 bytes \(7, 3\)",
+        ),
+        ("vectors", np.zeros((7, 3), "i4"), r"vectors must be float32 along 2 axes, got int32 \(7, 3\)"),
+        ("scan", np.arange(7), r"scan must be texts along 1 axis, got int64 \(7,\)"),
+        (
+            "split",
+            np.full((7, 1), b"train"),
+            r"split must be texts along 1 axis, got texts of 5 bytes \(7, 1\)",
+        ),
+        ("patient", np.bytes_(b"one"), r"patient must be texts along 1 axis, got texts of 3 bytes \(\)"),
+    ],
+)
+def test_embeddings_of_another_kind_are_refused_with_what_they_are(tmp_path, table, values, words):
+    found = cohort(5, 2, 0, 3, seed=1)
+    path = edited(written(tmp_path / "e.h5", found), **{table: values})
+    with pytest.raises(InputError, match=rf"e\.h5: {words}"):
+        read_embeddings(path, roles_of(found))
+
+
+@pytest.mark.parametrize("table", ["scan", "patient", "split", "reference", "train", "validation"])
+def test_rankings_whose_tables_disagree_in_length_are_refused_with_the_lengths(tmp_path, table):
+    ranking = in_a_row(4, 2)
+    write_ranking(tmp_path, ranking, {})
+    path = edited(tmp_path / "neighbors.h5", **{table: getattr(ranking, table)[:-1]})
+    short = len(getattr(ranking, table)) - 1
+    with pytest.raises(
+        InputError, match=rf"neighbors\.h5: .* as many rows in each .* {table} {short}.*repro neighbors"
+    ):
+        read_ranking(path, roles_of(ranking))
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "words"),
+    [
+        ("train", np.zeros((4, 4)), r"train must be int32 along 2 axes, got float64 \(4, 4\)"),
+        ("validation", np.zeros(4, "i4"), r"validation must be int32 along 2 axes, got int32 \(4,\)"),
+        ("reference", np.arange(4), r"reference must be texts along 1 axis, got int64 \(4,\)"),
+        (
+            "train_distance",
+            np.full((4, 4), b"1"),
+            "train_distance must be float32 along 2 axes, got texts of 1 bytes",
+        ),
+        ("train_distance", np.zeros((4, 3), "f4"), r"train_distance must be \(4, 4\), .* got \(4, 3\)"),
+        (
+            "validation_distance",
+            np.zeros((3, 2), "f4"),
+            r"validation_distance must be \(4, 2\), .* got \(3, 2\)",
+        ),
+    ],
+)
+def test_rankings_of_another_kind_are_refused_with_what_they_are(tmp_path, table, values, words):
+    ranking = in_a_row(4, 2)
+    write_ranking(tmp_path, ranking, {})
+    path = edited(tmp_path / "neighbors.h5", **{table: values})
+    with pytest.raises(InputError, match=rf"neighbors\.h5: {words}"):
+        read_ranking(path, roles_of(ranking))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

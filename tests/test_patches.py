@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from numpy.lib.recfunctions import repack_fields
 
 from sg.errors import InputError
 from sg.patches import ROW, CacheWriter, PatchCache, write_cache
@@ -161,12 +162,13 @@ def test_a_missing_file_and_one_that_is_no_cache_are_input_errors(tmp_path):
         write_array(file, "patches", np.zeros((2, *SIZE), np.float32))
         write_array(file, "rows", rows(2))
         file.attrs["patch_size"] = SIZE
-    with pytest.raises(InputError, match="must hold `patches` int16"):
+    with pytest.raises(InputError, match=r"patches must be int16 along 4 axes, got float32 \(2, 4, 8, 8\)"):
         len(PatchCache(tmp_path / "other.h5"))
     with create_h5(tmp_path / "plain.h5") as file:
         write_array(file, "patches", np.zeros((2, *SIZE), np.int16))
         write_array(file, "rows", rows(2))
         file.attrs["patch_size"] = SIZE
+        file.attrs["hu_min"], file.attrs["hu_max"], file.attrs["patterns"] = -1000, 1000, 1
     with pytest.raises(InputError, match="a checksum of its own"):
         len(PatchCache(tmp_path / "plain.h5"))
 
@@ -471,3 +473,51 @@ def test_forked_workers_read_the_cache_that_the_parent_has_open(tmp_path, compre
     with multiprocessing.get_context("fork").Pool(3) as pool:
         for indices, hu in zip(groups, pool.map(cache.read, groups), strict=True):
             np.testing.assert_array_equal(hu, patches[indices])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows["pattern"], r"rows must be a table along 1 axis, got int32 \(3,\)"),
+        (lambda rows: rows[:, None], r"rows must be a table along 1 axis, got a table \(3, 1\)"),
+        (
+            lambda rows: repack_fields(rows[["pattern", "rank"]]),
+            "must have resolution <i4, .*, got no resolution, .*, no extent;",
+        ),
+        (
+            lambda _: np.zeros(3, [*ROW.descr[:-1], ("extent", "<i4", 2)]),
+            r"`rows` must have extent <i4 \(3,\), got extent <i4 \(2,\);",
+        ),
+        (
+            lambda rows: repack_fields(rows[[*ROW.names[1:], "pattern"]]),
+            "must have the fields pattern, rank, .* in this order, got rank, resolution, .* pattern;",
+        ),
+    ],
+)
+def test_rows_that_are_another_table_are_named_by_what_differs(tmp_path, change, words):
+    path = write(tmp_path / "c.h5", noise(1, (3, *SIZE)))
+    with h5py.File(path, "r+") as file:
+        del file["rows"]
+        file["rows"] = change(rows(3))
+    with pytest.raises(InputError, match=words):
+        len(PatchCache(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("patch_size", 8, "patch_size must be 3 whole numbers, got "),
+        ("patch_size", [4.0, 8.0, 8.0], "patch_size must be 3 whole numbers, got "),
+        ("hu_min", "low", "hu_min must be a number, got 'low'"),
+        ("hu_max", [1.0, 2.0], "hu_max must be a number, got "),
+        ("hu_max", -1000.0, "hu_min must be less than hu_max, both finite, got -1000 and -1000"),
+        ("patterns", 1.5, "patterns must be a whole number, got "),
+        ("patterns", -1, "patterns must be at least 0 .* got -1 and 4 x 8 x 8"),
+    ],
+)
+def test_what_a_cache_says_of_itself_must_be_possible(tmp_path, name, value, words):
+    path = write(tmp_path / "c.h5", noise(1, (3, *SIZE)))
+    with h5py.File(path, "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(InputError, match=rf"c\.h5: {words}"):
+        len(PatchCache(path))

@@ -201,6 +201,19 @@ def test_an_array_that_was_cut_or_goes_on_is_refused(tmp_path, name, share):
         write_published(tmp_path / "in", tmp_path / "c.h5")
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize("change", [-1000, -1, 1])
+def test_a_length_that_the_header_does_not_account_for_is_said_with_both_numbers(tmp_path, version, change):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.zeros((20, 30)), version)
+    whole = path.read_bytes()
+    path.write_bytes((whole + b"x")[: len(whole) + change])
+    words = rf"a\.npy: its header accounts for {len(whole)} bytes, the file has {len(whole) + change};"
+    with pytest.raises(InputError, match=words):
+        published._mapped(path)
+
+
 @given(data=st.data())
 def test_no_damage_of_a_header_is_more_than_a_sentence(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("header")

@@ -979,7 +979,7 @@ def test_a_truncated_file_is_reported_in_words(written):
     content = written.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.99):
         written.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match=r"abc\.h5: (truncated|not an HDF5 file).*dvc repro"):
+        with pytest.raises(InputError, match=r"abc\.h5: (truncated|not an HDF5 file)"):
             read_resampled(written, labels=True)
 
 

@@ -81,6 +81,27 @@ def fewer_rows(file: h5py.File) -> None:
     file.create_dataset("rows", data=rows, chunks=True, fletcher32=True)
 
 
+def other_type(file: h5py.File) -> None:
+    rows = file["rows"][...]
+    del file["rows"]
+    wide = [(name, "i8" if name == "rank" else ROW[name]) for name in ROW.names]
+    file.create_dataset("rows", data=rows.astype(wide), chunks=True, fletcher32=True)
+
+
+def floats(file: h5py.File) -> None:
+    patches = file["patches"][...]
+    del file["patches"]
+    file.create_dataset("patches", data=patches.astype("f4"), chunks=(1, *SIZE), fletcher32=True)
+
+
+def no_number(file: h5py.File) -> None:
+    file.attrs["patterns"] = "two"
+
+
+def no_range(file: h5py.File) -> None:
+    file.attrs["hu_min"] = np.nan
+
+
 def darker(file: h5py.File) -> None:
     file.attrs["hu_max"] = 400.0
 
@@ -101,13 +122,17 @@ def test_a_sound_cache_is_read(cache):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (cut, "truncated"),
+        (cut, "truncated: it has "),
         (nothing, "not an HDF5 file"),
         (Path.unlink, "there is no such file"),
         (edited(external_link), "patches must not be a link to another place"),
         (edited(kept_elsewhere), "it keeps its values in another file"),
-        (edited(lying_size), "declares 10000000 blocks"),
-        (edited(fewer_rows), "12, 8, 8, 8"),
+        (edited(lying_size), "declares 10000000 blocks, which is more than the file has bytes"),
+        (edited(fewer_rows), "`patches` (11, 8, 8, 8), by its rows and patch_size, got (12, 8, 8, 8)"),
+        (edited(other_type), "`rows` must have rank <i4, got rank <i8"),
+        (edited(floats), "patches must be int16 along 4 axes, got float32 (12, 8, 8, 8)"),
+        (edited(no_number), "patterns must be a whole number, got 'two'"),
+        (edited(no_range), "hu_min must be less than hu_max, both finite, got nan and 1000"),
         (edited(darker), "to -1000 to 1000 HU, got -1000 to 400"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -118,6 +143,7 @@ def test_a_broken_cache_is_named_before_anything_is_learned(cache, fault, said):
         learn(cache)
     assert str(caught.value).startswith(f"{CACHE}: ")
     assert said in str(caught.value)
+    assert "delete" not in str(caught.value)  # it is the user's
 
 
 def test_64_zeroed_bytes_are_named_with_the_file_wherever_patches_lie(cache):
