@@ -64,12 +64,6 @@ def published(folder: Path, neighbours: list[np.ndarray], size: Zyx) -> np.ndarr
     return cache
 
 
-def ours(laid: Laid, folder: Path, workers: int) -> None:
-    """Write the caches anew."""
-    shutil.rmtree(folder, ignore_errors=True)
-    laid.write(folder, workers)
-
-
 def furthest(
     laid: Laid, folder: Path, neighbours: list[np.ndarray], theirs: np.ndarray
 ) -> tuple[float, float]:
@@ -110,17 +104,18 @@ def main() -> None:
             image = read_resampled(laid.file(scan)).image
             np.save(folder / f"{scan}.npy", (image.astype(np.float64) - HU[0]) / (HU[1] - HU[0]))
         theirs = published(folder, neighbours, SIZE)
-        ours(laid, written, 1)
+        laid.write(written, 1)
         fixed, resized = furthest(laid, written, neighbours, theirs)
         of_one = theirs.nbytes / len(theirs)
         assert fixed < 1e-6
         assert resized < 0.51  # half a HU of rounding, and of single precision
         sides = {
             "published": lambda: published(folder, neighbours, SIZE),
-            "sg": lambda: ours(laid, written, 1),
-            f"sg, {WORKERS} workers": lambda: ours(laid, written, WORKERS),
+            "sg": lambda: laid.write(written, 1),
+            f"sg, {WORKERS} workers": lambda: laid.write(written, WORKERS),
         }
-        taken = in_turn(sides, ROUNDS)
+        # What was written before is removed first, which is no part of extraction.
+        taken = in_turn(sides, ROUNDS, lambda: shutil.rmtree(written, ignore_errors=True))
 
     crops = np.count_nonzero(laid.crops["split"] == b"train")
     scale = crops / len(theirs)

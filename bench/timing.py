@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 
-def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each of some rounds, one side after the other."""
+def in_turn(
+    sides: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each side in each of some rounds, one side after the other; `before` each, untimed."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
+            before()
             start = time.perf_counter()
             side()
             taken[name].append(time.perf_counter() - start)
