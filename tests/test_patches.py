@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from sg.blocks import MappedFile
 from sg.errors import InputError
 from sg.patches import ROW, CacheWriter, PatchCache, write_cache
 from sg.storage import create_h5, empty_array, filters, stored_blocks, write_array
@@ -460,6 +461,26 @@ def test_threads_may_read_one_cache_at_the_same_time(tmp_path, compression):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(read, range(40)))
+
+
+def test_what_is_not_in_memory_is_read_and_tested_too(tmp_path, monkeypatch):
+    patches = noise(9, (6, *SIZE))
+    path = write(tmp_path / "c.h5", patches)
+    monkeypatch.setattr(MappedFile, "in_memory", lambda *_: False)
+    cache = PatchCache(path)
+    np.testing.assert_array_equal(cache.read([4, 0, 4]), patches[[4, 0, 4]])
+    content = bytearray(path.read_bytes())
+    content[blocks_of(path)[2][0] + 7] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"the patch of row 2 .*Fletcher's sum"):
+        PatchCache(path).read([1, 2, 3])
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(InputError, match=r"the patch of row 1 .*Input/output error"):
+        PatchCache(path).read([1])
 
 
 @pytest.mark.parametrize("compression", ["none", "blosc2"])
