@@ -3,8 +3,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 
 import h5py
 import numpy as np
@@ -492,3 +494,26 @@ def test_forked_workers_read_the_cache_that_the_parent_has_open(tmp_path, compre
     with multiprocessing.get_context("fork").Pool(3) as pool:
         for indices, hu in zip(groups, pool.map(cache.read, groups), strict=True):
             np.testing.assert_array_equal(hu, patches[indices])
+
+
+@pytest.mark.parametrize("compression", ["none", "blosc2"])
+def test_a_child_reads_although_a_thread_of_the_parent_was_just_reading(tmp_path, compression):
+    cache = labelled(tmp_path / "c.h5", compression)
+    cache.read([0])
+    held, forked = Event(), Event()
+
+    def hold() -> None:
+        with cache._mine().lock:
+            held.set()
+            forked.wait()
+
+    thread = Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if (cache.read([7]) == noise(11, (36, *SIZE))[7]).all() else 1)
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
