@@ -3,14 +3,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 
 import h5py
 import numpy as np
 import pytest
 from numpy.lib.recfunctions import repack_fields
 
+from sg.blocks import MappedFile
 from sg.errors import InputError
 from sg.patches import ROW, CacheWriter, PatchCache, write_cache
 from sg.storage import create_h5, empty_array, filters, stored_blocks, write_array
@@ -464,6 +467,26 @@ def test_threads_may_read_one_cache_at_the_same_time(tmp_path, compression):
         assert all(pool.map(read, range(40)))
 
 
+def test_what_is_not_in_memory_is_read_and_tested_too(tmp_path, monkeypatch):
+    patches = noise(9, (6, *SIZE))
+    path = write(tmp_path / "c.h5", patches)
+    monkeypatch.setattr(MappedFile, "in_memory", lambda *_: False)
+    cache = PatchCache(path)
+    np.testing.assert_array_equal(cache.read([4, 0, 4]), patches[[4, 0, 4]])
+    content = bytearray(path.read_bytes())
+    content[blocks_of(path)[2][0] + 7] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"the patch of row 2 .*Fletcher's sum"):
+        PatchCache(path).read([1, 2, 3])
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(InputError, match=r"the patch of row 1 .*Input/output error"):
+        PatchCache(path).read([1])
+
+
 @pytest.mark.parametrize("compression", ["none", "blosc2"])
 def test_forked_workers_read_the_cache_that_the_parent_has_open(tmp_path, compression):
     cache = labelled(tmp_path / "c.h5", compression)
@@ -521,3 +544,26 @@ def test_what_a_cache_says_of_itself_must_be_possible(tmp_path, name, value, wor
         file.attrs[name] = value
     with pytest.raises(InputError, match=rf"c\.h5: {words}"):
         len(PatchCache(path))
+
+
+@pytest.mark.parametrize("compression", ["none", "blosc2"])
+def test_a_child_reads_although_a_thread_of_the_parent_was_just_reading(tmp_path, compression):
+    cache = labelled(tmp_path / "c.h5", compression)
+    cache.read([0])
+    held, forked = Event(), Event()
+
+    def hold() -> None:
+        with cache._mine().lock:
+            held.set()
+            forked.wait()
+
+    thread = Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if (cache.read([7]) == noise(11, (36, *SIZE))[7]).all() else 1)
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
