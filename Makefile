@@ -27,7 +27,7 @@ demo: env ## run the whole pipeline on the embedded cohort and print the results
 	dvc --wait-for-lock repro
 	@sg results
 
-test: lint ## check style and run the tests (under 10 minutes)
+test: lint ## check style and run the tests (some 13 minutes)
 	python -m pytest -m "not slow"
 
 torture: env ## run every test, the long ones too
