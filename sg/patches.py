@@ -295,7 +295,7 @@ class PatchCache:
         mapped, places = self._mapped(), self._known().offsets[indices]
         size = 2 * math.prod(self.patch_size) + 4
         patches = out.reshape(len(indices), math.prod(self.patch_size))
-        if mapped.in_memory(places.tolist(), size):
+        if mapped.in_memory(places, size):
             self._whole(indices, mapped.bytes, places, patches)
             return
         for number, place in enumerate(places.tolist()):

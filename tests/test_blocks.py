@@ -22,7 +22,7 @@ PLACES = [(0, 1), (0, 100_000), (4095, 2), (4096, 4096), (77, 50_001), (99_999, 
 @pytest.mark.parametrize(("offset", "size"), PLACES)
 def test_the_map_and_a_copy_are_the_bytes_at_a_place(path, offset, size):
     file = MappedFile(path)
-    assert file.in_memory([offset], size)  # it has just been written
+    assert file.in_memory(np.array([offset]), size)  # it has just been written
     assert file.bytes[offset : offset + size].tobytes() == CONTENT[offset : offset + size]
     assert file.copy(offset, size).tobytes() == CONTENT[offset : offset + size]
 
@@ -32,10 +32,10 @@ def test_what_was_put_out_of_memory_is_not_in_memory_until_it_was_asked_for(path
     with path.open("rb") as held:
         os.fsync(held.fileno())
         os.posix_fadvise(held.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if file.in_memory([0], len(CONTENT)):
+    if file.in_memory(np.array([0]), len(CONTENT)):
         pytest.skip("this file system keeps its files in memory")
     assert file.copy(0, len(CONTENT)).tobytes() == CONTENT
-    assert file.in_memory([0, 8000], 1000)
+    assert file.in_memory(np.array([0, 8000]), 1000)
 
 
 def test_an_answer_in_pieces_is_put_together_and_a_failing_disk_is_an_error(path, monkeypatch):
@@ -54,8 +54,8 @@ def test_an_answer_in_pieces_is_put_together_and_a_failing_disk_is_an_error(path
 def test_a_file_cut_short_while_open_is_an_error_not_the_end_of_the_process(path):
     file = MappedFile(path)
     os.truncate(path, 50_000)
-    assert file.in_memory([0], 50_000)
-    assert not file.in_memory([0, 49_999], 2)
+    assert file.in_memory(np.array([0]), 50_000)
+    assert not file.in_memory(np.array([0, 49_999]), 2)
     assert file.copy(0, 50_000).tobytes() == CONTENT[:50_000]
     with pytest.raises(OSError, match="ends before the block"):
         file.copy(49_999, 2)
