@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from sg import logs
 from sg.cohorts.records import ScanRow
@@ -75,10 +76,14 @@ def geometry(study: Study, scans: Sequence[ScanRow]) -> np.ndarray:
 
 
 def components(vectors: np.ndarray) -> np.ndarray:
-    """The first principal components of vectors (n, d), at most COMPONENTS: (n, c)."""
+    """The first principal components of vectors (n, d), at most COMPONENTS: (n, c).
+
+    On one thread, so that they are the same on a machine with more cores.
+    """
     centred = vectors - vectors.mean(axis=0)
-    # By the products of the vectors, of which there are far fewer than voxels.
-    strength, directions = np.linalg.eigh(centred @ centred.T)
+    with threadpool_limits(1, user_api="blas"):
+        # By the products of the vectors, of which there are far fewer than voxels.
+        strength, directions = np.linalg.eigh(centred @ centred.T)
     most = min(COMPONENTS, len(vectors) - 1)
     first = slice(-1, -most - 1, -1)
     return directions[:, first] * np.sqrt(np.maximum(strength[first], 0))

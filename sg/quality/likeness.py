@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sg.networks.autoencoder import AutoEncoder
 from sg.patches import PatchCache
@@ -125,18 +126,20 @@ def told_apart(cache: PatchCache, trained: AutoEncoder, untrained: AutoEncoder, 
 def classified(learned: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, bool]:
     """Labels of vectors (m, d) by a logistic regression on vectors (n, d) with labels, and whether it converged.
 
-    Features are standardised by those learned from; one that never varies is 0.
+    Features are standardised by those learned from; one that never varies is 0. One thread works: products of matrices
+    are added up in another order by more of them, and the steps of the fit carry that on until labels differ.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = learned.mean(axis=0, dtype=np.float64), learned.std(axis=0, dtype=np.float64)
     deviation[deviation <= 1e-6 * np.maximum(1e-6, np.abs(mean))] = np.inf
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
         model = LogisticRegression(max_iter=STEPS).fit((learned - mean) / deviation, labels)
+        predicted = model.predict((asked - mean) / deviation)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-    return model.predict((asked - mean) / deviation), converged
+    return predicted, converged
 
 
 def _spaced(rows: np.ndarray, indices: np.ndarray) -> np.ndarray:

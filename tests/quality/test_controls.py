@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from sg import embedding
 from sg.errors import InputError
@@ -50,6 +51,15 @@ def test_components_keep_distances_up_to_their_number():
     wide = rng.normal(size=(40, 60)) * np.arange(60)
     strength = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     np.testing.assert_allclose(np.linalg.norm(components(wide), axis=0), strength[:16])
+
+
+def test_components_are_the_same_bytes_however_many_threads_linear_algebra_has():
+    vectors = np.random.default_rng(0).normal(size=(300, 3000))
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(components(vectors).tobytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_thumbnails_are_found_by_scan_and_logged_in_the_role_of_neighbours(tmp_path, monkeypatch):

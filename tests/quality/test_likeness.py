@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sg.networks.autoencoder import untrained
 from sg.patches import PatchCache
@@ -107,6 +108,21 @@ def test_a_classifier_is_logistic_regression_on_standardised_features():
     np.testing.assert_array_equal(predicted, pipeline.predict(asked))
     assert converged
     assert np.mean(predicted == (asked[:, 0] + (asked[:, 1] - 5000) / 1000 > 0)) > 0.85
+
+
+def test_a_classifier_is_fitted_on_one_thread_whatever_linear_algebra_has(monkeypatch):
+    fit, threads = LogisticRegression.fit, []
+
+    def watched(model, *data):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit(model, *data)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    vectors = np.arange(8.0)[:, None]
+    with threadpool_limits(2, user_api="blas"):
+        classified(vectors, vectors[:, 0] > 3, vectors)
+    assert threads
+    assert set(threads) == {1}
 
 
 def test_what_a_classifier_lacks_is_said(tmp_path, monkeypatch):
