@@ -41,6 +41,7 @@ LIBRARIES = (
     "scipy",
     "SimpleITK",
     "statsmodels",
+    "threadpoolctl",
     "torch",
     "typer",
 )
