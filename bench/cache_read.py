@@ -6,7 +6,8 @@ Patches are int16, 64 x 64 in plane and 16 or 32 slices deep. Both sides read th
 cache, and have been read once when the clock starts. An epoch reads every patch once; the sides take turns batch by batch,
 and the median batch counts, because a machine that is not quiet halts now one side and now the other. It is timed as
 pre-training reads, each batch a new array (`cache.read(rows)` against `array[rows]`), and into one array that is reused,
-where the memory map is read in NumPy's fastest way (`take` without a test of the bounds). What is read must be equal. The
+where the memory map is read in NumPy's fastest way (`take` without a test of the bounds). What is read must be equal.
+Besides, whole epochs with two threads reading ahead, as `batches` gives them, the map's rows through the same threads. The
 last line is ours over theirs, in patches a second, each batch a new array, at the largest depth.
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,10 +25,12 @@ import numpy as np
 
 from bench.timing import in_turn
 from sg.patches import ROW, PatchCache, write_cache
+from sg.threads import ahead
 
 PLANE = (64, 64)
 BATCH = 64
 ROUNDS = 5
+THREADS = 2
 
 
 def write(folder: Path, count: int, depth: int) -> tuple[Path, Path]:
@@ -56,6 +60,25 @@ def epoch(sides: dict[str, Callable[[np.ndarray], np.ndarray]], count: int) -> d
     return taken
 
 
+def read_ahead(rows: np.ndarray, cache: PatchCache) -> dict[str, float]:
+    """Patches a second of shuffled epochs that threads read ahead, the sides in turn; medians."""
+
+    def drained(batches: Iterable[object]) -> None:
+        deque(batches, maxlen=0)
+
+    taken: dict[str, list[float]] = {}
+    for seed in range(ROUNDS):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        these = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        sides = {
+            "memory map": lambda these=these: drained(ahead(rows.__getitem__, these, THREADS, THREADS + 1)),
+            "cache": lambda order=order: drained(cache.batches(order, BATCH, workers=THREADS)),
+        }
+        for name, (seconds,) in in_turn(sides, 1).items():
+            taken.setdefault(name, []).append(seconds)
+    return {name: len(rows) / median(seconds) for name, seconds in taken.items()}
+
+
 def compare(folder: Path, count: int, depth: int) -> float:
     """Time both sides at one depth; ours over theirs, in patches a second, each batch a new array."""
     cache_path, rows_path = write(folder, count, depth)
@@ -73,20 +96,22 @@ def compare(folder: Path, count: int, depth: int) -> float:
         f"{count} patches of {depth} x 64 x 64, {megabytes:.0f} MB, in batches of {BATCH}; both sides read the same"
     )
     some = np.random.default_rng(1).permutation(count)[:BATCH]
-    ratios = []
+    speeds: dict[str, dict[str, float]] = {}
     for use, readers in uses.items():
         theirs = readers["memory map"](some).copy()
         np.testing.assert_array_equal(readers["cache"](some), theirs)
         epoch(readers, count)
         rounds = [epoch(readers, count) for _ in range(ROUNDS)]
-        speeds = {
+        speeds[use] = {
             name: BATCH / median(seconds for taken in rounds for seconds in taken[name]) for name in readers
         }
-        ratios.append(speeds["cache"] / speeds["memory map"])
-        each = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
-        print(f"{use}, patches a second: {each}; {ratios[-1]:.2f} times")
+    speeds[f"{THREADS} threads reading ahead"] = read_ahead(rows, cache)
     cache.close()
-    return ratios[0]
+    ratios = {use: sides["cache"] / sides["memory map"] for use, sides in speeds.items()}
+    for use, sides in speeds.items():
+        each = ", ".join(f"{name} {speed:.0f}" for name, speed in sides.items())
+        print(f"{use}, patches a second: {each}; {ratios[use]:.2f} times")
+    return ratios["new arrays"]
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ def copied_fletcher32(source: np.ndarray, offsets: np.ndarray, targets: np.ndarr
     """Copy blocks of little-endian words out of `source` and give their Fletcher's sums as HDF5 stores them.
 
     Block i is the bytes of `source`, uint8 (m,), from offsets[i] on (int64 (n,)) that fill targets[i], int16
-    (n, words). Sums are int64 (n,).
+    (n, words). Sums are int64 (n, 2): of the words, and what the four bytes behind them say it is, -1 if the source
+    ends before. (Whoever looks there once all are copied waits for the memory again, 3 % of the whole.)
 
     HDF5 adds the words big-endian, first themselves and then their running sums, each modulo 65535 by carrying
     round, and keeps the second sum in the upper half. A sum that is a multiple of 65535 is 65535, and 0 only if
@@ -21,7 +22,7 @@ def copied_fletcher32(source: np.ndarray, offsets: np.ndarray, targets: np.ndarr
     """
     # Words are signed while they are added, 32768 less than HDF5's: the machine multiplies and adds such words in
     # one step. A block of 256 fits into 32 bits, and the sums of a stretch of 2^20 words into 64.
-    sums = np.empty(len(offsets), np.int64)
+    sums = np.empty((len(offsets), 2), np.int64)
     for number in range(len(offsets)):
         target = targets[number]
         words = source[offsets[number] : offsets[number] + 2 * target.size].view(np.int16)
@@ -58,5 +59,11 @@ def copied_fletcher32(source: np.ndarray, offsets: np.ndarray, targets: np.ndarr
         first, second = first * 256 % 65535, second * 256 % 65535
         if not nothing:
             first, second = first or 65535, second or 65535
-        sums[number] = second << 16 | first
+        sums[number, 0] = second << 16 | first
+        stored, end = np.int64(-1), offsets[number] + 2 * target.size
+        if end + 4 <= source.size:
+            stored = np.int64(0)
+            for place in range(4):
+                stored |= np.int64(source[end + place]) << (8 * place)
+        sums[number, 1] = stored
     return sums

@@ -22,9 +22,10 @@ def stored_by_hdf5(words: np.ndarray) -> int:
 def ours(words: np.ndarray, before: int = 0) -> int:
     source = np.frombuffer(b"x" * before + words.tobytes() + b"behind", np.uint8)
     target = np.full((1, len(words)), 7, np.int16)
-    total = copied_fletcher32(source, np.array([before]), target)
+    ((total, stored),) = copied_fletcher32(source, np.array([before]), target).tolist()
     np.testing.assert_array_equal(target[0], words)
-    return total.item()
+    assert stored == int.from_bytes(b"behi", "little")
+    return total
 
 
 def test_the_sum_of_three_words_worked_by_hand():
@@ -68,4 +69,13 @@ def test_several_blocks_are_copied_each_to_its_own_row():
     targets = np.empty((3, 300), np.int16)
     sums = copied_fletcher32(words.reshape(-1).view(np.uint8), order * 600, targets)
     np.testing.assert_array_equal(targets, words[order])
-    assert sums.tolist() == [stored_by_hdf5(words[i]) for i in order]
+    assert sums[:, 0].tolist() == [stored_by_hdf5(words[i]) for i in order]
+
+
+@pytest.mark.parametrize(("there", "stored"), [(0, -1), (3, -1), (4, 0xFFFEFDFC), (9, 0xFFFEFDFC)])
+def test_the_sum_behind_a_block_is_read_unless_the_source_ends_before(there, stored):
+    words = np.arange(300, dtype=np.int16)
+    behind = bytes([0xFC, 0xFD, 0xFE, 0xFF, 1, 2, 3, 4, 5])[:there]
+    source = np.frombuffer(words.tobytes() + behind, np.uint8)
+    sums = copied_fletcher32(source, np.zeros(1, np.int64), np.empty((1, 300), np.int16))
+    assert sums.tolist() == [[stored_by_hdf5(words), stored]]
