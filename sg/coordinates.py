@@ -206,7 +206,7 @@ class _Drawing:
         left = {"border": counts["positions"] - counts["border"], "tissue": len(allowed)}
         counts["patients"] = self._keep_holdable(reference, seen.scan, allowed)
         left["patients"] = len(allowed)
-        earlier = [self.places.exact(coordinate)[self.places.row[seen.scan]] for coordinate in coordinates]
+        earlier = [self.places.exact(coordinate, [seen.scan])[0] for coordinate in coordinates]
         counts["min_distance"] = exclude_near(allowed, earlier, self.settings.min_distance)
         left["min_distance"] = len(allowed)
         self.tally.update({f"positions {rule}": count for rule, count in counts.items()})

@@ -60,11 +60,13 @@ class Places:
         i = self.row[scan]
         return tuple(((np.array(corner) + np.array(self.size) / 2 - self.start[i]) / self.extent[i]).tolist())
 
-    def exact(self, coordinate: Sequence[float]) -> np.ndarray:
-        """The coordinate's corner in every scan, float64 (m, 3), not rounded."""
+    def exact(self, coordinate: Sequence[float], scans: Sequence[str] | None = None) -> np.ndarray:
+        """The coordinate's corner in those scans, or in every one, float64 (m, 3), not rounded."""
+        rows = slice(None) if scans is None else [self.row[scan] for scan in scans]
+        start, extent = self.start[rows], self.extent[rows]
         if self.frame == "voxel":
-            return np.broadcast_to(np.asarray(coordinate, np.float64), self.start.shape)
-        return self.start + np.asarray(coordinate) * self.extent - np.array(self.size) / 2
+            return np.broadcast_to(np.asarray(coordinate, np.float64), start.shape)
+        return start + np.asarray(coordinate) * extent - np.array(self.size) / 2
 
     def corners(self, coordinate: Sequence[float]) -> np.ndarray:
         """The coordinate's corner in every scan, int64 (m, 3), rounded half up; it may lie outside."""

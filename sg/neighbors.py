@@ -280,6 +280,8 @@ class _Search:
     ) -> None:
         self.vectors, self.patient, self.pool, self.name = vectors, patient, pool, index
         self.helped = 0
+        self._in_pool = np.zeros(len(vectors), bool)
+        self._in_pool[pool] = True
         if len(pool):
             self._mean = mean_of(vectors, pool)
             self._index = build_index(vectors, pool, self._mean, index, search)
@@ -329,7 +331,9 @@ class _Search:
         self, reference: int, candidates: np.ndarray, depth: int, whole: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """The nearest `depth` distinct patients among the candidates; None if others might belong among them."""
-        candidates = np.sort(candidates)
+        if self._in_pool[reference]:  # an approximate index may miss even the vector that it is asked about
+            candidates = np.append(candidates, reference)
+        candidates = np.unique(candidates)
         squared = self._squared(reference, candidates)
         farthest = squared.max(initial=0)
         own = self.patient[candidates] == self.patient[reference]
@@ -466,4 +470,12 @@ def read_ranking(path: Path, roles: Roles) -> Ranking:
             raise InputError(
                 f"{path}: ranks {ranked[~allowed][0].decode()!r}, which has not the role {role!r}; run `dvc repro neighbors`"
             )
+    others = found.scan[found.train[:, :1]] != found.reference[:, None]
+    if others.any():
+        first = np.flatnonzero(others)[0]
+        raise InputError(
+            f"{path}: each reference must be the first of its own training patients, got "
+            f"{found.scan[found.train[first, 0]].decode()!r} before {found.reference[first].decode()!r}; run "
+            "`dvc repro neighbors`"
+        )
     return found

@@ -541,7 +541,12 @@ class TissueRule(Section):
     ]
     tissue_hu: Annotated[float, Field(description="a voxel at or over it is tissue, HU; paper: -150")]
     tissue_min: Annotated[Share, Field(description="least mean tissue score of a patch; paper: 0")]
-    tissue_max: Annotated[Share, Field(description="largest mean tissue score of a patch; paper: 0.15")]
+    tissue_max: Annotated[
+        Share,
+        Field(
+            description="largest mean tissue score of a patch; paper: 0.15, which leaves lung and air only"
+        ),
+    ]
 
     @model_validator(mode="after")
     def _ordered(self) -> TissueRule:

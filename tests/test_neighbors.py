@@ -128,6 +128,22 @@ def test_an_approximate_index_reports_its_recall_and_is_helped_out_where_it_find
     assert (rank(found, "HNSW16,Flat", 5)[0].train == graph.train).all()
 
 
+@pytest.mark.parametrize("depth", [1, 10])
+def test_a_reference_that_its_index_does_not_find_stands_first_all_the_same(depth):
+    import faiss
+
+    found = cohort(600, 20, 0, 8, seed=5, patients=200)
+    graph = faiss.index_factory(8, "HNSW2,Flat")
+    graph.add(found.vectors[found.neighbours])
+    _, itself = graph.search(found.vectors[found.neighbours], 10)
+    assert (itself != np.arange(600)[:, None]).all(axis=1).sum() > 50  # that far is the graph from whole
+    ranking, _ = rank(found, "HNSW2,Flat", depth)
+    assert (found.scan[ranking.train[:, 0]] == ranking.reference).all()
+    assert (ranking.train_distance[:, 0] == 0).all()
+    for rows in ranking.train:
+        assert len(set(found.patient[rows])) == depth
+
+
 UNKNOWN = "it is no index that faiss knows"
 
 
@@ -446,6 +462,15 @@ def test_a_ranking_whose_rows_lead_outside_its_table_is_refused(tmp_path):
     ranking.train[2, 2] = 9
     write_ranking(tmp_path, ranking, {})
     with pytest.raises(InputError, match="within the table of 4 scans"):
+        read_ranking(tmp_path / "neighbors.h5", roles_of(ranking))
+
+
+def test_a_ranking_in_which_another_scan_stands_before_the_reference_is_refused(tmp_path):
+    ranking = in_a_row(3, 1)
+    own, nearest = ranking.scan[ranking.train[1, :2]].tolist()
+    ranking.train[1, :2] = ranking.train[1, 1::-1]
+    write_ranking(tmp_path, ranking, {})
+    with pytest.raises(InputError, match=f"got '{nearest.decode()}' before '{own.decode()}'; run `dvc repro"):
         read_ranking(tmp_path / "neighbors.h5", roles_of(ranking))
 
 
