@@ -10,10 +10,16 @@ each number of neighbours K of each number of patients N in CHOICES, with interv
 patients (`sg.quality`). Written are:
 
 - controls.csv: as the stage writes it, for every K and N; `nearest` is the study's auto-encoder, `nearest-2` and on the
-  others; `bottleneck` is the study's without the mean over space. `affine` does not depend on K: it stands with each.
+  others, `untrained-2` and on what these began with; `bottleneck` is the study's without the mean over space. `affine`
+  does not depend on K: it stands with each.
+- encoders.csv: by how many mm each control's error is more than the mean of the trained auto-encoders' errors, of each
+  pattern; `untrained` is the mean of the untrained ones. The mean and the median over patterns, for a few patterns can
+  make a mean.
 - agreement.csv: how well the order of the patients by a control agrees with their order by the distance in the atlas at
-  the pattern, and by the mean distance over the whole body: Spearman's correlation, mean over patterns, with the same
-  of the whole body's order against the pattern's in the row `oracle-body`.
+  the pattern, by the mean distance over the whole body, and by geometry: Spearman's correlation, mean over patterns,
+  with the same of the whole body's order against the pattern's in the row `oracle-body`.
+- params.yaml, dvc.lock, the auto-encoder's card.json and the metrics.json of the stage `quality`, copied: what it all was
+  made with, and what the stage itself found.
 
 The last line is the error of random patients over that of the nearest, in the study's frame, for its own K and N.
 """
@@ -22,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -38,16 +45,19 @@ from sg.neighbors import read_embeddings, read_ranking
 from sg.networks.autoencoder import untrained
 from sg.params import Params, parse
 from sg.quality.choosing import by_distance, by_vectors
-from sg.quality.controls import orderings, read_thumbnails
+from sg.quality.controls import embedded, orderings, read_thumbnails
 from sg.quality.measuring import number
 from sg.quality.registration import registered
 from sg.quality.study import Study, read_study
-from sg.quality.table import Row, table
+from sg.quality.table import Errors, Resamples, Row, controls, table
 from sg.randomness import generator
 from sg.roles import Roles, read_roles
 from sg.weights import load_tensors
 
 CHOICES = ((10, 400), (50, 400), (200, 400), (200, 623))
+COMPARED = [
+    "frame", "k", "patients", "control", "mean_mm", "mean_low", "mean_high", "median_mm", "median_low", "median_high"
+]  # fmt: skip
 KEPT = Path(".state") / "discovery"
 
 
@@ -63,32 +73,80 @@ def main() -> None:
         read_rows(paths.SCANS, ScanRow),
         untrained(params.embed.width, params.embed.depth, params.seed),
     )
+    images, hu = read_thumbnails(paths.THUMBNAILS, study.scans)
     for number_, vectors in enumerate(other_encoders(params, roles, study, options.encoders - 1), start=2):
         orders[f"nearest-{number_}"] = by_vectors(study, vectors)
+        began = untrained(params.embed.width, params.embed.depth, params.seed + number_ - 1)
+        orders[f"untrained-{number_}"] = by_vectors(study, embedded(began, images, *hu))
     orders["bottleneck"] = by_vectors(study, bottlenecks(params, study))
     affine = registered(study, paths.THUMBNAILS, paths.TRUTH, options.registrations, params.seed)
     print(
         f"{len(study.patterns)} patterns, {len(study.patients)} patients; {affine.failed} registrations failed"
     )
     rows: list[Row] = []
+    compared: list[tuple[str, int, int, str, float, ...]] = []
     for k, patients in CHOICES:
         if patients > len(study.patients):
             print(f"K = {k} of {patients} patients: there are only {len(study.patients)}, left out")
             continue
-        found = table(study, orders, k, drawn(study, patients, params.seed), params.seed, affine.crops)
+        among = drawn(study, patients, params.seed)
+        found = table(study, orders, k, among, params.seed, affine.crops)
         rows += found
+        compared += against_encoders(study, orders, k, among, params.seed)
         show(found)
     options.out.mkdir(parents=True, exist_ok=True)
+    for kept in (
+        Path("params.yaml"),
+        Path("dvc.lock"),
+        paths.EMBED / "card.json",
+        paths.QUALITY / "metrics.json",
+    ):
+        shutil.copy(kept, options.out)
     _write(options.out / "controls.csv", [field.name for field in fields(Row)], map(astuple, rows))
+    _write(options.out / "encoders.csv", COMPARED, compared)
+    print("\nmm more than the mean of the trained auto-encoders: mean over patterns (95 %), median (95 %)")
+    for frame, k, patients, control, *mm in compared:
+        mean, low, high, middle, middle_low, middle_high = mm
+        print(
+            f"{frame:8}{k:4} of {patients:4} {control:14}{mean:6.1f} ({low:5.1f} to {high:5.1f})"
+            f"{middle:6.1f} ({middle_low:5.1f} to {middle_high:5.1f})"
+        )
     agreed = list(agreement(study, orders))
-    _write(options.out / "agreement.csv", ["frame", "control", "point", "body"], agreed)
+    _write(options.out / "agreement.csv", ["frame", "control", "point", "body", "geometry"], agreed)
     print(
-        "\nSpearman's correlation of a control's order with the atlas distance at the pattern, and of the body"
+        "\nSpearman's correlation of a control's order with that by the atlas distance at the pattern, by that of the "
+        "body, and by geometry"
     )
-    for frame, control, point, body in agreed:
-        print(f"{frame:8}{control:14}{point:7.2f}{body:7.2f}")
+    for frame, control, *correlations in agreed:
+        print(f"{frame:8}{control:14}" + "".join(f"{correlation:7.2f}" for correlation in correlations))
     errors = {row.control: row.error_mm for row in rows if row.frame == study.frame and row.k == study.k}
     print(f"ratio {errors['random'] / errors['nearest']:.3f}")
+
+
+def against_encoders(
+    study: Study, orders: Mapping[str, np.ndarray], k: int, among: np.ndarray, seed: int
+) -> Iterable[tuple[str, int, int, str, float, ...]]:
+    """What every control's errors are more than the mean of the trained auto-encoders': rows of COMPARED."""
+    resamples = Resamples.draw(study, among, seed)
+    for frame in study.frames:
+        errors = {
+            name: Errors(crops.median_mm, resamples.errors(study, crops))
+            for name, crops in controls(study, frame, orders, k, among).items()
+        }
+        of_kind = {
+            kind: [error for name, error in errors.items() if name.split("-")[0] == kind]
+            for kind in ("nearest", "untrained")
+        }
+        trained, before = (
+            Errors(*(np.mean([getattr(e, part) for e in kind], axis=0) for part in ("mm", "resampled")))
+            for kind in of_kind.values()
+        )
+        others = {name: error for name, error in errors.items() if name.split("-")[0] not in of_kind}
+        for control, error in {**others, "untrained": before}.items():
+            more = error - trained
+            yield (
+                frame, k, int(among.sum()), control, *more.mean(resamples.patterns), *more.median(resamples.patterns)
+            )  # fmt: skip
 
 
 def other_encoders(params: Params, roles: Roles, study: Study, count: int) -> Iterable[np.ndarray]:
@@ -126,8 +184,14 @@ def drawn(study: Study, patients: int, seed: int) -> np.ndarray:
     return among
 
 
-def agreement(study: Study, orders: Mapping[str, np.ndarray]) -> Iterable[tuple[str, str, float, float]]:
-    """Frame, control, and the mean over patterns of the rank correlations with `mm` and with `body_mm`."""
+def agreement(
+    study: Study, orders: Mapping[str, np.ndarray]
+) -> Iterable[tuple[str, str, float, float, float]]:
+    """Frame, control, and the mean over patterns of the rank correlations with `mm`, `body_mm` and geometry's order."""
+    by_geometry = np.full((len(study.patterns), len(study.patients)), np.nan)
+    for pattern, ranked in enumerate(orders["geometry"]):
+        ranked = ranked[ranked >= 0]
+        by_geometry[pattern, study.patient[ranked]] = np.arange(len(ranked))
     for frame, laid in study.frames.items():
         for control, order in {**orders, "oracle-body": by_distance(study, laid.body_mm)}.items():
             pairs = []
@@ -135,6 +199,7 @@ def agreement(study: Study, orders: Mapping[str, np.ndarray]) -> Iterable[tuple[
                 ranked = ranked[ranked >= 0]
                 ranked = ranked[laid.fits[pattern, ranked]]
                 known = [array[pattern, ranked] for array in (laid.mm, laid.body_mm)]
+                known.append(by_geometry[pattern, study.patient[ranked]])
                 pairs.append([_spearman(values) for values in known])
             yield frame, control, *np.nanmean(pairs, axis=0).tolist()
 

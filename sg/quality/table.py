@@ -3,7 +3,7 @@
 The error of a pattern is the median distance of its crops in the atlas, that of a control the median of its patterns'.
 The possible gain is what the best choice of patients is nearer than a random one; a control's share of it is
 (random - control) / (random - oracle-point), a ratio of means over patterns, so that no pattern on which there is little
-to gain decides.
+to gain decides; a few on which there is much can, where K is small.
 
 Intervals are by a bootstrap over references and patients at once, for both are a sample: each resample draws as many
 patterns and, apart from them, as many patients as there are, with replacement. Which patients a control chose stands; a
