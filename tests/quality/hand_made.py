@@ -26,10 +26,16 @@ def row(
     body: Box = Box((0, 0, 0), (20, 20, 20)),
     lungs: Box | None = None,
     patient: str | None = None,
+    shape: tuple[int, int, int] = (20, 20, 20),
+    spacing_mm: tuple[float, float, float] = (5.0,) * 3,
+    origin_mm: tuple[float, float, float] = (0.0,) * 3,
 ) -> SurveyRow:
-    """Scan `number`: 20 voxels of 5 mm along every axis, the first centre at 0; of a patient of its own."""
+    """Scan `number`: 20 voxels of 5 mm along every axis, the first centre at 0; of a patient of its own.
+
+    A shape is (z, y, x), spacing and origin are (x, y, z).
+    """
     boxes = {"body": (body, "body"), "lungs": (lungs or body, "lungs")}
-    seen = Survey(name(number), (20, 20, 20), boxes, (5.0,) * 3, (0.0,) * 3)
+    seen = Survey(name(number), shape, boxes, spacing_mm, origin_mm)
     return SurveyRow.of(seen, patient or f"patient-{number}", split)
 
 
@@ -90,7 +96,8 @@ def study(
 ) -> Study:
     """A study in frame body in which the patterns (p) lie that far off along x in the scans (s); NaN: do not fit.
 
-    Every scan is a patient's own unless patients are given; pattern p is of scan p.
+    Every scan is a patient's own unless patients are given; pattern p is of scan p. `body_mm` (p, s) are the whole body's
+    distances, the patterns' own unless they are given, and `own` (p, s) says which crops are nearest to their own pattern.
     """
     mm = np.array(mm, float)
     patterns, scans = mm.shape
@@ -99,7 +106,9 @@ def study(
     fits = np.isfinite(mm) & (patient[reference][:, None] != patient)
     atlas = np.zeros((patterns, scans, 3))
     atlas[..., 0] = mm
-    laid = Laid(fits, np.where(fits, mm, np.nan), atlas, np.ones(mm.shape), changes.pop("body_mm", mm))
+    own, body_mm = (np.array(changes.pop(key, plain), float) for key, plain in
+                    (("own", np.ones(mm.shape)), ("body_mm", mm)))  # fmt: skip
+    laid = Laid(fits, np.where(fits, mm, np.nan), atlas, own, body_mm)
     return Study(
         patterns=[PatternRow(p, name(reference[p]), "", 0, 0, 0, 0, 0, 0, 0) for p in range(patterns)],
         surveys=[row(i, patient=f"patient-{patient[i]}") for i in range(scans)],

@@ -34,6 +34,15 @@ def test_geometry_is_body_field_spacing_and_slices_standardised():
     assert (np.delete(found, [1, 6, 9], axis=1) == 0).all()
 
 
+def test_sides_in_mm_are_of_the_axis_whose_spacing_they_have():
+    spacings = [(2.0, 2.0, 2.0), (2.0, 2.0, 5.0)]  # (x, y, z)
+    of = replace(study(np.zeros((1, 2))), surveys=[row(i, spacing_mm=spacings[i]) for i in range(2)])
+    # Of the body's sides and the field of view's, each (z, y, x), only those along z differ.
+    expected = np.zeros((2, 10))
+    expected[:, [0, 3]] = [[-1], [1]]
+    np.testing.assert_allclose(geometry(of, [stored(0), stored(1)]), expected)
+
+
 def test_a_scan_that_the_cohort_lacks_is_named():
     with pytest.raises(InputError, match=rf"scans\.csv: lacks the scan {name(1)}"):
         geometry(study(np.zeros((1, 3))), [stored(0), stored(2)])

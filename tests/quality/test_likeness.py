@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from sg.networks.autoencoder import untrained
 from sg.patches import PatchCache
 from sg.quality import likeness
+from sg.quality.controls import embedded
 from sg.quality.likeness import classified, correlations, told_apart
 from tests.hand_made import noise
 from tests.quality.hand_made import SIZE, cache_of
@@ -83,18 +84,23 @@ def test_patterns_that_differ_are_told_apart_and_those_that_do_not_by_chance(tmp
 
 
 def test_the_accuracy_and_its_interval_are_over_validation_patients(tmp_path, monkeypatch):
-    """Of 3 patients with patches of 2 patterns the classifier has 2, 1 and 0 right."""
+    """Of 3 patients with patches of 2 patterns the classifier on the trained encoder has 2, 1 and 0 right."""
     cache = PatchCache(cache_of(tmp_path / "c.h5", kinds(2, 4, 1), kinds(2, 3, 2)))
+    trained, fixed = untrained(2, 2, 1), cache.rows["resolution"] == 0
+    patches = cache.read(np.flatnonzero(fixed & (cache.rows["split"] == b"train")))
+    of_trained = embedded(trained, patches, cache.hu_min, cache.hu_max)
     asked = []
 
     def predicting(learned, labels, vectors):
         asked.append((len(learned), labels.tolist(), len(vectors)))
-        return np.array([0, 0, 1, 1, 0, 0]), True  # of pattern 0 in patients 0, 1, 2, then of pattern 1
+        if np.array_equal(learned, of_trained):
+            return np.array([0, 0, 1, 1, 0, 0]), True  # of pattern 0 in patients 0, 1, 2, then of pattern 1
+        return np.array([1, 1, 1, 0, 0, 1]), True
 
     monkeypatch.setattr(likeness, "classified", predicting)
-    told = told_apart(cache, untrained(2, 2, 1), untrained(2, 2, 2), 1)
+    told = told_apart(cache, trained, untrained(2, 2, 2), 1)
     assert asked == [(8, [0] * 4 + [1] * 4, 6)] * 2
-    assert told.accuracy == told.untrained == 0.5
+    assert (told.accuracy, told.untrained) == (0.5, pytest.approx(1 / 6))
     # Three draws among shares of 1, 1/2 and 0: all three the same with a chance of 1/27, over 2.5 %.
     assert (told.low, told.high) == (0, 1)
 

@@ -15,13 +15,21 @@ from sg.cutting import cut
 from sg.neighbors import rank, read_ranking, write_ranking
 from sg.networks.autoencoder import untrained
 from sg.patches import ROW, write_cache
-from sg.quality.measuring import Sources, in_a_line, measure, nearest_patterns, overlaps, write_quality
+from sg.quality.measuring import (
+    Sources,
+    _patch_mm,
+    in_a_line,
+    measure,
+    nearest_patterns,
+    overlaps,
+    write_quality,
+)
 from sg.quality.study import FRAMES
 from sg.resampled import read_resampled
 from sg.truth import read_truth
 from sg.weights import save_tensors
 from tests.hand_made import embeddings, name, noise, roles, scan_row, settings, write_scan, write_truth_file
-from tests.quality.hand_made import write_thumbnails
+from tests.quality.hand_made import row, study, write_thumbnails
 
 TRAIN, VALIDATION = 9, 3
 # Scans 0 and 3 are of one patient.
@@ -127,7 +135,7 @@ def plain_errors(cohort: Path, folder: Path, split: bytes) -> list[float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"frame": "body"}, {"k": "all"}, {"jitter": NO_JITTER}],
+    [{}, {"frame": "body"}, {"k": "all"}, {"jitter": NO_JITTER}, {"k_validation": 3}],
 )
 def test_the_nearest_patients_crops_are_those_that_were_cut(cohort, tmp_path, changes):
     where = sources(cohort, tmp_path, **changes)
@@ -258,3 +266,9 @@ def test_the_nearest_other_pattern_and_the_overlap_of_boxes():
     np.testing.assert_allclose(overlaps(origin, sides), [6 * 5 * 8 / 1000, 6 * 5 * 8 / 512, 0, np.nan])
     assert np.isnan(nearest_patterns(origin[:1])).all()
     assert np.isnan(overlaps(origin[:1], sides[:1])).all()
+
+
+def test_a_patch_has_the_sides_of_its_reference_s_voxels():
+    surveys = [row(0, spacing_mm=(1.0, 10.0, 100.0)), row(1), row(2, spacing_mm=(2.0, 10.0, 100.0))]
+    of = replace(study(np.zeros((2, 3)), reference=[2, 0]), surveys=surveys)
+    assert _patch_mm(of).tolist() == [[8, 30, 200], [4, 30, 200]]  # 2 x 3 x 4 voxels (z, y, x)

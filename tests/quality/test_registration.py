@@ -47,6 +47,13 @@ def test_a_thumbnail_fills_its_scan_s_field_of_view():
     assert image.GetSize() == (20, 10, 4)
 
 
+def test_a_thumbnail_of_unlike_sides_has_each_axis_own_spacing():
+    seen = row(0, shape=(4, 10, 20), spacing_mm=(2.0, 3.0, 8.0), origin_mm=(100.0, 200.0, 300.0))
+    image = as_image(np.zeros((8, 6, 5)), seen)  # 40, 30 and 32 mm
+    assert image.GetSpacing() == (8.0, 5.0, 4.0)
+    assert image.GetOrigin() == (100 - 1 + 4, 200 - 1.5 + 2.5, 300 - 4 + 2)
+
+
 @pytest.fixture
 def cohort(tmp_path):
     """Four patients whose anatomy is that of the first, moved by 4 mm along x for each, which the atlas undoes."""
@@ -81,3 +88,7 @@ def test_where_registration_fails_centres_of_the_fields_of_view_stand_in_and_are
     assert found.failed == found.registrations == 6
     # Fields of view lie alike, so the point stays where it is and the atlas is 4 mm off for each patient between.
     np.testing.assert_allclose(np.sort(found.crops.mm), [[4, 8, 12], [4, 4, 8]], atol=1e-4)
+    # Fields of view 10 mm further for each patient take the point along, 6 mm beyond its place.
+    further = replace(of, surveys=[row(i, origin_mm=(10.0 * i, 0.0, 0.0)) for i in range(4)])
+    found = registered(further, folder / "t.h5", folder / "truth", 3, 1)
+    np.testing.assert_allclose(np.sort(found.crops.mm), [[6, 12, 18], [6, 6, 12]], atol=1e-4)

@@ -67,6 +67,18 @@ def test_the_whole_body_s_distance_is_the_mean_over_points_carried_by_the_frame(
     np.testing.assert_allclose(study.frames["voxel"].body_mm[0], np.hypot(5, 2) * away, atol=1e-4)
 
 
+def test_on_the_voxel_grid_a_point_keeps_its_voxel_whatever_the_scan_s_size(tmp_path):
+    surveys = [row(0), row(1, shape=(25, 30, 18), origin_mm=(3.0, 0.0, -4.0))]
+    for i in range(2):
+        write_truth(tmp_path / "truth", i, (0, 0, 0))
+    study = read_study(
+        write_discovered(tmp_path / "discovered", surveys, [(0, (6, 6, 5))]), tmp_path / "truth"
+    )
+    # Every point of the body is at the same voxel there, 3 and 4 mm away.
+    np.testing.assert_allclose(study.frames["voxel"].body_mm, [[0, 5]], atol=1e-4)
+    np.testing.assert_allclose(study.frames["voxel"].mm, [[np.nan, 5]], atol=1e-4)
+
+
 def test_of_the_body_only_what_has_a_place_in_the_atlas_counts(tmp_path):
     """Boxes that grow along x: a point at x there moves by as much as it lies from the start, those at larger x more."""
     surveys = [row(0, body=Box((0, 0, 0), (10, 10, 10))), row(1, body=Box((0, 0, 0), (10, 10, 20)))]

@@ -47,7 +47,11 @@ def test_an_order_by_the_very_shift_has_the_whole_gain_and_one_by_chance_about_n
 
 def test_figures_are_those_of_a_hand_worked_table():
     """Two patterns; the order takes distances 2, 4 and 10, 20; all are 2, 4, 8, 16 and 10, 20, 40, 60; best 2, 4; 10, 20."""
-    of = study([[NAN, 16, 2, 4, 8], [60, NAN, 10, 40, 20]])
+    of = study(
+        [[NAN, 16, 2, 4, 8], [60, NAN, 10, 40, 20]],
+        body_mm=[[NAN, 1, 9, 9, 2], [1, NAN, 9, 2, 9]],
+        own=[[1, 1, 0, 1, 1], [1, 1, 1, 1, 0]],
+    )
     other = np.array([[1, 4, 2, 3], [4, 0, 2, 3]])
     orders = {"nearest": np.array([[2, 3, 1, 4], [2, 4, 0, 3]]), "geometry": other}
     found = rows_by_control(table(of, orders, 3, seed=1))
@@ -58,7 +62,12 @@ def test_figures_are_those_of_a_hand_worked_table():
     assert found["geometry"].against_nearest_mm == pytest.approx((9 + 25) / 2)
     # Places are at x = mm: of 2, 4 the spread is sqrt(2), of 10, 20 sqrt(50).
     assert found["nearest"].spread_mm == pytest.approx((np.sqrt(2) + np.sqrt(50)) / 2)
-    assert (found["nearest"].purity, found["nearest"].patterns) == (1, 2)
+    # Their own: 0, 1 and 1, 0 of the order's crops, 1, 1 and 0, 1 of the other's.
+    assert [found[name].purity for name in ("nearest", "geometry", "random")] == [0.5, 0.75, 6 / 8]
+    assert {row.patterns for row in found.values()} == {2}
+    # By the whole body 16, 8 and 60, 40 are taken.
+    assert found["oracle-body"].error_mm == (12 + 50) / 2
+    assert found["oracle-body"].share == pytest.approx(((6 - 12) + (30 - 50)) / ((6 - 3) + (30 - 15)))
 
 
 def test_fewer_patients_to_choose_from_keep_the_references(shifted):
@@ -133,7 +142,8 @@ def plain_resamples(of, drawn, crops_by_name):
 
 def test_the_bootstrap_is_that_of_plain_loops():
     rng = np.random.default_rng(3)
-    mm = rng.integers(0, 12, (4, 9)).astype(float)  # many ties
+    # Many ties, and patterns unlike each other, so that it matters which of them are drawn.
+    mm = rng.integers(0, 12, (6, 9)) * np.array([1.0, 1, 2, 3, 5, 8])[:, None]
     mm[rng.random(mm.shape) < 0.2] = NAN
     of = study(mm, k=3)
     everyone = np.ones(9, bool)
@@ -141,8 +151,8 @@ def test_the_bootstrap_is_that_of_plain_loops():
     drawn = Resamples(drawn.patterns[:150], drawn.patients[:150])
     laid = of.frames["body"]
     crops = {
-        "nearest": chosen(of, laid, np.stack([np.delete(np.arange(9), p) for p in range(4)]), 3, everyone),
-        "random": chosen(of, laid, np.stack([np.delete(np.arange(9), p) for p in range(4)]), None, everyone),
+        "nearest": chosen(of, laid, np.stack([np.delete(np.arange(9), p) for p in range(6)]), 3, everyone),
+        "random": chosen(of, laid, np.stack([np.delete(np.arange(9), p) for p in range(6)]), None, everyone),
         "point": chosen(of, laid, by_distance(of, laid.mm), 3, everyone),
     }
     errors = {name: Errors(found.median_mm, drawn.errors(of, found)) for name, found in crops.items()}
@@ -152,6 +162,8 @@ def test_the_bootstrap_is_that_of_plain_loops():
     assert errors["nearest"].median(drawn.patterns)[1:] == pytest.approx(interval(expected[:, 0]))
     found = share(errors["nearest"], errors["random"], errors["point"], drawn.patterns)
     assert found[1:] == pytest.approx(interval(expected[:, 1]))
+    without = share(errors["nearest"], errors["random"], errors["point"], np.ones_like(drawn.patterns))
+    assert abs(without[1] - found[1]) > 0.02  # the drawn patterns have a say in it
 
 
 def test_a_weighted_median_is_that_of_the_repeated_values():
