@@ -292,7 +292,9 @@ def embed(
         else:
             _write(text)
     _tell(tally)
-    print(f"{tally.placed} embedded, {len(tally.refused)} refused", file=sys.stderr)
+    others = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.ignored.items()))
+    ignored = f", {tally.ignored.total()} other files ignored ({others})" if others else ""
+    print(f"{tally.placed} embedded, {len(tally.refused)} refused{ignored}", file=sys.stderr)
     raise typer.Exit(1 if tally.refused else 0)
 
 

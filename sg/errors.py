@@ -20,7 +20,10 @@ def in_words(error: BaseException) -> str | None:
     """
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, MemoryError):
+    # PyTorch reports memory that ran out as a RuntimeError.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    ):
         return "the memory ran out; close other programs, use fewer workers (SG_WORKERS=1) or smaller batches"
     if isinstance(error, OSError | RuntimeError):
         number = getattr(error, "errno", None)

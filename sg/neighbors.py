@@ -104,12 +104,22 @@ class Embeddings:
 def read_vectors(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The tables `vectors` float32 (m, d), `scan`, `patient` and `split` (m,), texts, of a file of embeddings.
 
-    InputError if one is of another kind, or their lengths disagree.
+    InputError if one is of another kind, if their lengths disagree, or if a vector is not finite.
     """
     with open_h5(path) as file:
         vectors = data_set(file, path, "vectors", np.float32, 2)[...]
         texts = {name: data_set(file, path, name, np.bytes_, 1)[...] for name in ("scan", "patient", "split")}
     _of_one_length(path, "embed", {"vectors": vectors, **texts})
+    parts = _parts(np.arange(len(vectors)), ROWS)
+    broken = np.concatenate(
+        [~np.isfinite(vectors[part]).all(axis=1) for part in parts] or [np.empty(0, bool)]
+    )
+    if broken.any():
+        first = min(texts["scan"][broken].tolist()).decode(errors="backslashreplace")
+        raise InputError(
+            f"{path}: embeddings must be finite, those of {broken.sum()} of {len(broken)} scans are not "
+            f"(the first is {first}); lower embed.training.learning_rate and run `dvc repro embed`"
+        )
     return vectors, texts["scan"], texts["patient"], texts["split"]
 
 
@@ -124,7 +134,7 @@ def _of_one_length(path: Path, stage: str, tables: dict[str, np.ndarray]) -> Non
 def read_embeddings(path: Path, roles: Roles) -> Embeddings:
     """The embeddings, vouched for: finite, and not all alike; and what their patients may be used for.
 
-    InputError as `read_vectors`, if a value is not finite, if the training patients are fewer than two, if their
+    InputError as `read_vectors`, if the training patients are fewer than two, if their
     vectors are equal to within single precision (the auto-encoder then tells nobody from anybody), or if the roles
     disagree.
     """
@@ -141,16 +151,6 @@ def read_embeddings(path: Path, roles: Roles) -> Embeddings:
         roles.mask(patient, "neighbours"),
         roles.mask(patient, "early_stopping"),
     )
-    parts = list(_parts(np.arange(len(scan)), ROWS))
-    broken = np.concatenate(
-        [~np.isfinite(vectors[part]).all(axis=1) for part in parts] or [np.empty(0, bool)]
-    )
-    if broken.any():
-        first = found.scan[broken][0].decode()
-        raise InputError(
-            f"{path}: embeddings must be finite, those of {broken.sum()} of {len(broken)} scans are not "
-            f"(the first is {first}); lower embed.training.learning_rate and run `dvc repro embed`"
-        )
     train = np.flatnonzero(found.neighbours)
     patients = len(np.unique(found.patient[train]))
     if patients < 2:

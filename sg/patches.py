@@ -26,6 +26,7 @@ from sg.blocks import MappedFile
 from sg.checksums import copied_fletcher32
 from sg.errors import InputError
 from sg.storage import (
+    BLOSC2,
     create_h5,
     data_set,
     empty_array,
@@ -53,6 +54,9 @@ ROW = np.dtype(
     ]
 )
 Zyx = tuple[int, int, int]
+
+# A network to classify so many patterns can still be held in memory; what a damaged file says need not be.
+PATTERNS_MAX = 1_000_000
 
 
 class CacheWriter:
@@ -254,7 +258,7 @@ class PatchCache:
             raise ValueError(
                 f"size must be at least 1 and workers at least 0, got size {size}, workers {workers}"
             )
-        order = np.asarray(indices, np.int64)
+        order = _row_numbers(indices)
         if rng is not None:
             order = rng.permutation(order)
         groups = (order[start : start + size] for start in range(0, len(order), size))
@@ -265,7 +269,7 @@ class PatchCache:
 
         Every patch's checksum is tested; a damaged one is an InputError that names the file and the row.
         """
-        indices = np.asarray(indices, np.int64)
+        indices = _row_numbers(indices)
         shape = (len(indices), *self.patch_size)
         if out is None:
             out = np.empty(shape, np.int16)
@@ -380,11 +384,23 @@ class PatchCache:
     def _damaged(self, index: int, complaint: str) -> InputError:
         self._unchanged()
         row = self.rows[index]
+        scan = row["scan"].decode(errors="backslashreplace")
         return InputError(
-            f"{self.path}: the patch of row {index} (scan {row['scan'].decode()}, corner {row['corner'].tolist()}) is "
+            f"{self.path}: the patch of row {index} (scan {scan}, corner {row['corner'].tolist()}) is "
             f"damaged, its checksum or block cannot be read ({' '.join(complaint.split())}); "
             f"{remedy(self.path)}"
         )
+
+
+def _row_numbers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The numbers of rows, int64 (n,). ValueError if they are none: a mask would be taken for rows 0 and 1."""
+    given = np.asarray(indices)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise ValueError(
+            f"rows are asked for by their numbers, integers (n,), got {given.dtype} {given.shape}; np.flatnonzero gives "
+            "those of a mask"
+        )
+    return given.astype(np.int64)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -420,6 +436,12 @@ def _facts(path: Path) -> _Facts:
             if patches.chunks != (1, *size) or not patches.fletcher32:
                 raise InputError(
                     f"{path}: every patch must be a block with a checksum of its own; {remedy(path)}"
+                )
+            # Of others it is not known how much memory unpacking takes: a small block of deflate may hold gigabytes.
+            if foreign := set(filters(patches)) - {h5py.h5z.FILTER_FLETCHER32, BLOSC2}:
+                raise InputError(
+                    f"{path}: patches must be stored as they are or packed with Blosc2, got HDF5's filter "
+                    f"{min(foreign)}; {remedy(path)}"
                 )
             offsets, sizes = stored_blocks(path, patches)
             # Only what HDF5 would add up in just this way; it unpacks, and finds its way past a foreign header.
@@ -486,8 +508,8 @@ def _check_facts(path: Path, size: Zyx, hu_min: float, hu_max: float, patterns: 
         raise InputError(
             f"{path}: hu_min must be less than hu_max, both finite, got {hu_min:g} and {hu_max:g}; {remedy(path)}"
         )
-    if patterns < 0 or min(size) < 1:
+    if not 0 <= patterns <= PATTERNS_MAX or min(size) < 1:
         raise InputError(
-            f"{path}: patterns must be at least 0 and every side of a patch at least 1, got {patterns} and "
+            f"{path}: patterns must be 0 to {PATTERNS_MAX} and every side of a patch at least 1, got {patterns} and "
             f"{' x '.join(map(str, size))}; {remedy(path)}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -72,6 +73,7 @@ class Tally:
     placed: int = 0
     refused: list[tuple[Path, Refusal]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)  # what kind of file that holds no scan -> how many
 
 
 def read_embedder(study: Params) -> Embedder:
@@ -106,10 +108,19 @@ def read_embedder(study: Params) -> Embedder:
         )
     if load_tensors(model, weights) != len(model.state_dict()):
         raise InputError(f"{weights}: some weights of the auto-encoder are missing; run `dvc repro embed`")
+    if broken := [name for name, values in model.state_dict().items() if not torch.isfinite(values).all()]:
+        raise InputError(
+            f"{weights}: weights must be finite, those of {broken[0]} are not; run `dvc repro embed`"
+        )
     reproducible(study.embed.training.threads)
     model.to(memory_format=torch.channels_last_3d)
     model.eval()
     vectors, scans, _, splits = read_vectors(paths.EMBEDDINGS)
+    if vectors.shape[1] != model.channels:
+        raise InputError(
+            f"{paths.EMBEDDINGS}: vectors must have {model.channels} numbers, as those of {weights} have, got "
+            f"{vectors.shape[1]}; run `dvc repro embed`"
+        )
     recorded = {
         text(scan): (vector, text(split)) for scan, vector, split in zip(scans, vectors, splits, strict=True)
     }
@@ -128,14 +139,17 @@ def _made_with() -> dict[str, Any] | None:
 def place(files: Sequence[Path], embedder: Embedder, workers: int) -> tuple[Tally, Iterator[Placed]]:
     """Every scan of the files and folders, by path, as it is asked for; and what became of them, complete at the end.
 
-    InputError for a path where there is nothing.
+    InputError for a path where there is nothing, and at the end if no scan was in any of them.
     """
     study = embedder.study
     inspection, made = thumbnails(files, study.cohort.limits, study.resample, workers)
     tally = Tally(
-        0, [(scan.path, scan.refusal) for scan in inspection.refused], [*map(shown, inspection.warnings)]
+        0,
+        [(scan.path, scan.refusal) for scan in inspection.refused],
+        [*map(shown, inspection.warnings)],
+        inspection.ignored,
     )
-    return tally, _placed(made, embedder, tally)
+    return tally, _placed(made, embedder, tally, files)
 
 
 def place_one(file: Path, embedder: Embedder, workers: int) -> tuple[Tally, Placed | None]:
@@ -150,19 +164,22 @@ def place_one(file: Path, embedder: Embedder, workers: int) -> tuple[Tally, Plac
             f"{shown(file)}: must hold one scan, it holds {shown(scans[0].found.path)} and {shown(scans[1].found.path)}; "
             "name one of them"
         )
-    if not scans and not tally.refused:
-        raise InputError(f"{shown(file)}: there is no scan here; `sg scan` says what there is")
     return tally, scans[0] if scans else None
 
 
 def _placed(
-    made: Iterable[tuple[Found, Thumbnail | Refusal]], embedder: Embedder, tally: Tally
+    made: Iterable[tuple[Found, Thumbnail | Refusal]], embedder: Embedder, tally: Tally, files: Sequence[Path]
 ) -> Iterator[Placed]:
     for found, answer in made:
         if isinstance(answer, Refusal):
             tally.refused.append((found.path, answer))
             continue
         vector = embedder.vector(answer.image)
+        if not np.isfinite(vector).all():
+            raise InputError(
+                f"{shown(found.path)}: its vector must be finite, by {paths.EMBED / 'autoencoder.safetensors'} it is not; "
+                "run `dvc repro embed`"
+            )
         known, split = embedder.recorded.get(answer.scan, (None, ""))
         if known is not None and np.abs(vector - known).max() > SAME * np.abs(known).max():
             tally.warnings.append(
@@ -171,6 +188,10 @@ def _placed(
             )
         tally.placed += 1
         yield Placed(found, answer, vector, split)
+    if not tally.placed and not tally.refused:
+        raise InputError(
+            f"{', '.join(map(shown, files))}: there is no scan here; `sg scan` says what there is"
+        )
 
 
 def table(placed: Iterable[Placed], channels: int) -> str:

@@ -89,7 +89,7 @@ def find_parts(folder: Path) -> tuple[list[Part], int]:
         path = named[kind, what, crop, fold]
         if (kind, other, crop, fold) not in named:
             raise InputError(
-                f"{shown(path)}: its {other}s must lie beside it, there is no "
+                f"{shown(path)}: its {'labels' if other == 'label' else other} must lie beside it, there is no "
                 f"{path.name.replace(f'_{what}', f'_{other}', 1)}; copy both together"
             )
         if what == "data":

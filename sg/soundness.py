@@ -21,7 +21,7 @@ from sg.errors import InputError
 from sg.isolated import bound_memory, each, memory_for
 from sg.patches import PatchCache
 from sg.scans import Refusal
-from sg.storage import open_h5, remedy
+from sg.storage import data_set, open_h5, remedy
 
 ROWS_EACH = 2048  # patches that one process reads; some 0.5 GB at the published size
 SECONDS = 1800.0  # that this may take, from a slow share
@@ -113,9 +113,8 @@ def structure(path: Path) -> tuple[int, dict[int, str]]:
     cache = PatchCache(path)
     try:
         with open_h5(path) as file:
-            problem = _misplaced(file["patches"], path.stat().st_size) or _misplaced(
-                file["rows"], path.stat().st_size
-            )
+            stored = data_set(file, path, "patches", np.int16, 4), data_set(file, path, "rows", np.void, 1)
+            problem = next(filter(None, (_misplaced(part, path.stat().st_size) for part in stored)), "")
         if problem:
             raise Refusal("damaged", problem)
         return len(cache), _broken_rows(cache.rows, cache.patterns)
@@ -134,7 +133,7 @@ def damaged_patches(path: Path, start: int, stop: int) -> dict[int, str]:
         except InputError:
             facts = cache.rows[row]
             scan = (
-                f" of scan {facts['scan'].decode()}, corner {facts['corner'].tolist()},"
+                f" of scan {facts['scan'].decode(errors='backslashreplace')}, corner {facts['corner'].tolist()},"
                 if facts["scan"]
                 else ""
             )

@@ -28,6 +28,9 @@ from sg.paths import made_by_a_stage
 # One stored chunk may unpack to no more than this: a small file cannot ask for much memory.
 CHUNK_BYTES_MAX = 64 * 2**20
 
+# HDF5's number of the only filter that our files are packed with
+BLOSC2 = 32026
+
 # How HDF5 begins a complaint about a file being read, as h5py passes it on; any other error in the body of a
 # `with` is not about that file and is left alone.
 _ABOUT_READING = re.compile(

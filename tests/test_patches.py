@@ -535,7 +535,8 @@ def test_rows_that_are_another_table_are_named_by_what_differs(tmp_path, change,
         ("hu_max", [1.0, 2.0], "hu_max must be a number, got "),
         ("hu_max", -1000.0, "hu_min must be less than hu_max, both finite, got -1000 and -1000"),
         ("patterns", 1.5, "patterns must be a whole number, got "),
-        ("patterns", -1, "patterns must be at least 0 .* got -1 and 4 x 8 x 8"),
+        ("patterns", -1, "patterns must be 0 to 1000000 .* got -1 and 4 x 8 x 8"),
+        ("patterns", 10**11, "patterns must be 0 to 1000000 .* got 100000000000 and 4 x 8 x 8"),
     ],
 )
 def test_what_a_cache_says_of_itself_must_be_possible(tmp_path, name, value, words):
@@ -567,3 +568,25 @@ def test_a_child_reads_although_a_thread_of_the_parent_was_just_reading(tmp_path
     forked.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("compression", ["none", "blosc2"])
+def test_rows_are_asked_for_by_numbers_and_a_mask_is_not_taken_for_some(tmp_path, compression):
+    cache = PatchCache(write(tmp_path / "c.h5", noise(1, (5, *SIZE)), compression))
+    assert cache.read([]).shape == (0, *SIZE)
+    for wrong in (cache.rows["pattern"] == 1, [0.7], [[0, 1]], 3):
+        with pytest.raises(ValueError, match="by their numbers, integers"):
+            cache.read(wrong)
+        with pytest.raises(ValueError, match="by their numbers, integers"):
+            next(cache.batches(wrong, 2))
+
+
+@pytest.mark.parametrize("packed", [{"compression": "gzip"}, {"compression": "lzf"}, {"shuffle": True}])
+def test_blocks_packed_by_what_may_unpack_to_any_size_are_refused(tmp_path, packed):
+    path = write(tmp_path / "c.h5", noise(1, (3, *SIZE)))
+    with h5py.File(path, "r+") as file:
+        patches = file["patches"][...]
+        del file["patches"]
+        file.create_dataset("patches", data=patches, chunks=(1, *SIZE), fletcher32=True, **packed)
+    with pytest.raises(InputError, match=r"as they are or packed with Blosc2, got HDF5's filter [0-9]+"):
+        PatchCache(path).read([0])

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from sg import paths
 from sg.errors import InputError
@@ -152,6 +153,58 @@ def test_damaged_files_of_the_embedding_are_named(copy, name, content, words):
     (paths.EMBED / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name}: .*{words}"):
         read_embedder(load())
+
+
+def test_an_auto_encoder_or_vectors_that_are_not_finite_place_nobody(copy):
+    weights = paths.EMBED / "autoencoder.safetensors"
+    stored = load_file(weights)
+    broken = {
+        **stored,
+        "encoder.levels.0.first.conv.weight": stored["encoder.levels.0.first.conv.weight"] * np.nan,
+    }
+    save_file(broken, weights)
+    with pytest.raises(
+        InputError, match=r"safetensors: weights must be finite, those of encoder\.levels\.0\.first"
+    ):
+        read_embedder(load())
+    save_file(stored, weights)
+    read_embedder(load())
+    with h5py.File(paths.EMBEDDINGS, "r+") as file:
+        file["vectors"][2, 3] = np.nan
+    with pytest.raises(InputError, match=r"embeddings\.h5: embeddings must be finite, those of 1 of 7 scans"):
+        read_embedder(load())
+
+
+def test_finite_weights_that_give_no_finite_vector_are_refused_with_the_scan(copy, placed):
+    weights = paths.EMBED / "autoencoder.safetensors"
+    save_file(
+        {name: values * 1e30 if values.ndim == 5 else values for name, values in load_file(weights).items()},
+        weights,
+    )
+    with pytest.raises(InputError, match=r"0\.nii\.gz: its vector must be finite"):
+        place_one(placed.root / "scans" / "0.nii.gz", read_embedder(load()), 1)
+
+
+def test_vectors_of_another_network_are_refused_with_both_widths(copy):
+    with h5py.File(paths.EMBEDDINGS, "r+") as file:
+        fewer = file["vectors"][:, :5]
+        del file["vectors"]
+        file["vectors"] = fewer
+    with pytest.raises(InputError, match=r"embeddings\.h5: vectors must have 32 numbers, .* got 5"):
+        read_embedder(load())
+
+
+def test_files_that_hold_no_scan_are_counted_and_alone_an_error(placed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = sg("embed", tmp_path / "empty", cwd=placed.root)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "empty: there is no scan here" in done.stderr
+    scans = tmp_path / "mine"
+    write_nifti(scans / "new.nii.gz", ct(9, (24, 32, 32)))
+    (scans / "notes.md").write_text("seen on Monday")
+    done = sg("embed", scans, cwd=placed.root)
+    assert done.returncode == 0
+    assert done.stderr.endswith("1 embedded, 0 refused, 1 other files ignored (md 1)\n")
 
 
 def test_the_command_writes_a_table_and_says_what_it_refused(placed, tmp_path):

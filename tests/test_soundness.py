@@ -11,7 +11,7 @@ import pytest
 from sg import soundness
 from sg.errors import InputError
 from sg.formats.files import Refusal
-from sg.patches import ROW, write_cache
+from sg.patches import ROW, PatchCache, write_cache
 from sg.soundness import check, damaged_patches, lines, structure
 from sg.storage import create_h5, write_array
 from tests.hand_made import name, noise
@@ -194,6 +194,26 @@ def test_a_block_that_was_stored_without_its_checksum_is_refused(tmp_path):
 )
 def test_a_row_that_breaks_a_rule_is_named_with_the_rule(tmp_path, field, value, rule):
     assert verdict(write(tmp_path / "c.h5", rows(**{field: {5: value}}))) == {5: rule}
+
+
+def test_groups_in_place_of_arrays_and_names_that_are_no_text_are_answered(tmp_path):
+    for part in ("patches", "rows"):
+        path = write(tmp_path / f"{part}.h5")
+        with h5py.File(path, "r+") as file:
+            del file[part]
+            file.create_group(part)
+        (found,) = check([path], 1)
+        assert f"{part}" in found.reason
+        assert "a group" in found.reason
+    path = write(tmp_path / "named.h5", rows(scan={7: b"\xff\xfe\xfd"}))
+    offset = int(PatchCache(path)._known().offsets[7])
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    (found,) = check([path], 1)
+    assert list(found.damage) == [7]
+    with pytest.raises(InputError, match=r"row 7 \(scan \\xff\\xfe\\xfd, corner"):
+        PatchCache(path).read([7])
 
 
 def test_values_beyond_the_clip_and_an_impossible_clip_are_damage(tmp_path):

@@ -156,6 +156,13 @@ def test_a_crop_is_its_pattern_s_own_unless_another_is_nearer_by_that_one_s_orga
     np.testing.assert_array_equal(own, [1, 0, 1, np.nan])
 
 
+def test_of_every_crop_a_study_says_whether_it_is_its_pattern_s_own(discovered, tmp_path):
+    """Origins 14 mm apart along z; in scan i crops of the first lie 2 i mm further on, of the second 2 i - 4 mm."""
+    body = read_study(discovered, tmp_path / "truth").frames["body"]
+    # In scan 4 that of the first is 8 mm off, and 6 mm from the second's origin.
+    np.testing.assert_array_equal(body.own, [[1, 1, 1, 1, 0, np.nan], [1, 1, 1, 1, 1, np.nan]])
+
+
 def test_without_truth_nothing_is_known(discovered, tmp_path):
     study = read_study(discovered, tmp_path / "nowhere")
     assert not study.known
