@@ -272,7 +272,8 @@ def embed(
     (else the patient is the file's name), scan (the first 12 digits of its
     SHA-256), split (if the cohort has this scan), e0, e1, ...
 
-    Exit code: 0 if all scans are in the table, 1 if any is refused, 2 for a wrong call.
+    Files that hold no scan are counted. Exit code: 0 if all scans are in the
+    table, 1 if any is refused, 2 for a wrong call or where there is no scan.
     """
     with _interruptible("embed"):
         _begin("sg.cli", "sg.outside")
