@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_a_full_disk_stops_nothing():
             logs.opened(str(number), "pretrain", "pretrain")
     finally:
         subprocess.run(["umount", "-l", "logs"], check=True)
+
+
+def test_the_memory_of_who_started_a_process_is_not_its_own():
+    look = "from sg.logs import Clock; print(Clock().reading()['peak_mib'])"
+    start = (
+        f"import subprocess, sys; held = b'1' * 600_000_000; subprocess.run([sys.executable, '-c', {look!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < 500
